@@ -1,0 +1,1 @@
+"""Makes things smaller: embeddings to codes (``vectors``)."""

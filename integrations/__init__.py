@@ -1,0 +1,1 @@
+"""Thin adapters: they translate to the core and delegate, nothing else."""

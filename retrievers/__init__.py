@@ -1,0 +1,1 @@
+"""Finds things: the embedded collection (``collection``)."""

@@ -1,0 +1,24 @@
+"""The embedded engine: one SQLite file, small codes in memory, exact answers to filters."""
+
+from rarebit.retrievers.collection.collection import Collection
+from rarebit.retrievers.collection.filters import And, Compare, Filter, Ids, Not, Or, Where, matches
+from rarebit.retrievers.collection.records import Hit, Row
+from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
+from rarebit.retrievers.collection.stats import Stats
+
+__all__ = [
+    "And",
+    "Collection",
+    "Compare",
+    "EmbeddingFingerprint",
+    "Filter",
+    "Hit",
+    "Ids",
+    "Not",
+    "Or",
+    "Row",
+    "Settings",
+    "Stats",
+    "Where",
+    "matches",
+]

@@ -1,0 +1,228 @@
+"""The codes in memory: what a search scans.
+
+The index is derived from the file and follows it: before each search it is brought to the commit that the search's own read
+transaction sees, whoever wrote it. A view of one commit never changes, so searches need no lock; following a commit makes a
+new view that shares what has not changed. Rows are appended with growing row ids and never edited, so following means
+reading the codes after the last row id and the deletions since.
+
+Codes lie in segments of exactly their size (no spare capacity): a new segment for each batch followed, merged with its
+neighbour while that is not much larger, so that every code is copied only about log n times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from rarebit.arrays import Codes, Mask, Queries, RowIdMatrix, RowIds, ScoreMatrix
+from rarebit.compressors.vectors import SearchableCodec
+from rarebit.errors import DamagedFileError
+from rarebit.retrievers.collection import rows
+from rarebit.retrievers.collection.storage import Connection, State
+
+SEGMENT_ROWS = 65_536
+"""Rows read at once, and the size from which a segment is not merged any more."""
+
+MOST_DEAD = 0.2
+"""Share of deleted rows above which a segment is written anew."""
+
+NOWHERE = -1
+"""The row id in places of a result that no row fills."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Some consecutive rows: their ids, in order, and the faiss index over their codes."""
+
+    row_ids: npt.NDArray[np.unsignedinteger[Any]]
+    index: Any
+    alive: Mask | None = None
+
+    @classmethod
+    def build(cls, codec: SearchableCodec, row_ids: RowIds, codes: Codes) -> Segment:
+        """Build the faiss index; row ids take 4 bytes each as long as they fit."""
+        small = len(row_ids) == 0 or row_ids[-1] <= np.iinfo(np.uint32).max
+        return cls(row_ids.astype(np.uint32 if small else np.uint64), codec.search_index(codes))
+
+    @cached_property
+    def count(self) -> int:
+        """Rows that are not deleted."""
+        return len(self.row_ids) if self.alive is None else int(np.count_nonzero(self.alive))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes beside the codes."""
+        return self.row_ids.nbytes + (0 if self.alive is None else self.alive.nbytes)
+
+    def without(self, removed: RowIds) -> Segment:
+        """Give the segment with some rows marked as deleted; itself if it has none of them."""
+        gone = self.positions(removed)
+        if not len(gone):
+            return self
+        alive = np.ones(len(self.row_ids), dtype=np.bool_) if self.alive is None else self.alive.copy()
+        alive[gone] = False
+        return Segment(self.row_ids, self.index, alive)
+
+    def positions(self, row_ids: RowIds) -> npt.NDArray[np.intp]:
+        """Give the positions of those of the row ids (sorted) that lie in this segment."""
+        if not len(self.row_ids):
+            return np.empty(0, dtype=np.intp)
+        first, last = np.searchsorted(row_ids, [int(self.row_ids[0]), int(self.row_ids[-1]) + 1])
+        wanted = row_ids[first:last].astype(self.row_ids.dtype)
+        places = np.searchsorted(self.row_ids, wanted)
+        return places[self.row_ids[places] == wanted]
+
+    def search(self, prepared: Queries, k: int, allowed: RowIds | None) -> tuple[ScoreMatrix, RowIdMatrix] | None:
+        """Scan the codes of the living, allowed rows; None when there are none."""
+        mask = self._mask(allowed)
+        available = len(self.row_ids) if mask is None else int(np.count_nonzero(mask))
+        if not available:
+            return None
+        parameters = (
+            None if mask is None else faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
+        )
+        scores, places = self.index.search(prepared, min(k, available), params=parameters)
+        row_ids = self.row_ids[places].astype(np.int64)
+        row_ids[places < 0] = NOWHERE
+        scores[places < 0] = -np.inf
+        return scores, row_ids
+
+    def _mask(self, allowed: RowIds | None) -> Mask | None:
+        if allowed is None:
+            return self.alive
+        mask = np.zeros(len(self.row_ids), dtype=np.bool_)
+        mask[self.positions(allowed)] = True
+        return mask if self.alive is None else mask & self.alive
+
+
+@dataclass(frozen=True)
+class View:
+    """The codes of one commit."""
+
+    state: State
+    codec: SearchableCodec | None
+    segments: tuple[Segment, ...] = ()
+    last_row_id: int = 0
+    last_removal: int = 0
+
+    @cached_property
+    def count(self) -> int:
+        """Rows of this commit."""
+        return sum(segment.count for segment in self.segments)
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of the codes, those of deleted rows included."""
+        size = self.codec.code_size if self.codec else 0
+        return size * sum(len(segment.row_ids) for segment in self.segments)
+
+    @property
+    def id_bytes(self) -> int:
+        """Bytes of the row ids and the marks of deletion."""
+        return sum(segment.nbytes for segment in self.segments)
+
+    def search(self, queries: Queries, k: int, allowed: RowIds | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+        """Find the k best codes for each query.
+
+        Args:
+            queries: (q, dim) float32.
+            k: how many; rows of the result are filled up with ``NOWHERE``.
+            allowed: sorted row ids to search among; None for all.
+
+        Returns:
+            Estimated inner products (q, <= k), descending, and the row ids; equal scores are ordered by row id.
+        """
+        found = []
+        if self.codec is not None and k > 0:
+            prepared = np.ascontiguousarray(self.codec.prepare_queries(queries))
+            found = [result for segment in self.segments if (result := segment.search(prepared, k, allowed))]
+        if not found:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        scores = np.concatenate([scores for scores, _ in found], axis=1)
+        row_ids = np.concatenate([row_ids for _, row_ids in found], axis=1)
+        order = np.lexsort((row_ids, -scores), axis=1)[:, :k]
+        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(row_ids, order, axis=1)
+
+
+class CodeIndex:
+    """Holds the newest view and brings it forward."""
+
+    def __init__(self) -> None:
+        """Hold nothing yet."""
+        self._lock = Lock()
+        self._view: View | None = None
+
+    @property
+    def lock(self) -> Lock:
+        """Held while a read transaction begins, so that views are asked for in the order of their commits."""
+        return self._lock
+
+    def follow(self, connection: Connection, state: State, codec: SearchableCodec | None) -> View:
+        """Give the view of the commit that the connection's transaction sees; call with the lock held."""
+        view = self._view
+        if view is None or view.state.version != state.version:
+            if view is None or view.state.generation != state.generation or view.last_removal < state.removals_forgotten:
+                view = View(state, codec)
+            view = _compacted(_brought_to(view, connection, state), connection)
+            if view.count != state.count:
+                raise DamagedFileError(
+                    f"the file holds the codes of {view.count} rows, wanted {state.count}: restore it from a backup"
+                )
+            self._view = view
+        return view
+
+    def drop(self) -> None:
+        """Forget the view, and free its memory."""
+        with self._lock:
+            self._view = None
+
+
+def _brought_to(view: View, connection: Connection, state: State) -> View:
+    """Append the codes of newer rows, and mark the rows deleted since."""
+    if view.codec is None:
+        return replace(view, state=state, last_removal=rows.latest_removal(connection))
+    sql = "SELECT row_id FROM removals WHERE number > ? ORDER BY row_id"
+    removed = np.array([row_id for (row_id,) in connection.execute(sql, (view.last_removal,))], dtype=np.int64)
+    segments = [segment.without(removed) for segment in view.segments] if len(removed) else list(view.segments)
+    last = view.last_row_id
+    while True:
+        row_ids, codes = rows.codes_between(connection, last + 1, state.next_row_id, view.codec.code_size, SEGMENT_ROWS)
+        if not len(row_ids):
+            break
+        segments.append(Segment.build(view.codec, row_ids, codes))
+        last = int(row_ids[-1])
+    return View(state, view.codec, tuple(segments), last, rows.latest_removal(connection))
+
+
+def _compacted(view: View, connection: Connection) -> View:
+    """Merge small neighbours and write segments anew that hold many deleted rows."""
+    segments: list[Segment] = []
+    for segment in view.segments:
+        merged = [segment]
+        while segments and _should_merge(segments[-1], merged):
+            merged.insert(0, segments.pop())
+        segments.append(_rebuilt(view, merged, connection) if len(merged) > 1 or _mostly_dead(segment) else segment)
+    return replace(view, segments=tuple(segment for segment in segments if segment.count))
+
+
+def _should_merge(left: Segment, right: Sequence[Segment]) -> bool:
+    size = sum(segment.count for segment in right)
+    return left.count <= 2 * size and left.count + size <= SEGMENT_ROWS
+
+
+def _mostly_dead(segment: Segment) -> bool:
+    return len(segment.row_ids) - segment.count > MOST_DEAD * len(segment.row_ids)
+
+
+def _rebuilt(view: View, segments: Sequence[Segment], connection: Connection) -> Segment:
+    assert view.codec is not None  # noqa: S101
+    first, last = int(segments[0].row_ids[0]), int(segments[-1].row_ids[-1])
+    row_ids, codes = rows.codes_between(connection, first, last, view.codec.code_size, limit=-1)
+    return Segment.build(view.codec, row_ids, codes)

@@ -1,0 +1,476 @@
+"""The collection: passages with their vectors in one SQLite file, searched through small codes in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from rarebit.arrays import Queries, Vectors, VectorsLike, as_vector, as_vectors, normalized
+from rarebit.compressors.vectors import SearchableCodec
+from rarebit.errors import FilterError, InputError
+from rarebit.retrievers.collection import ranking, rows
+from rarebit.retrievers.collection import settings as settings_
+from rarebit.retrievers.collection.code_index import CodeIndex
+from rarebit.retrievers.collection.filters import And, Filter, Ids
+from rarebit.retrievers.collection.ingest import Batch, Writer, stored_codec
+from rarebit.retrievers.collection.matching import Matcher, RememberedMatches
+from rarebit.retrievers.collection.records import Hit, Row
+from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Metric, Settings
+from rarebit.retrievers.collection.snapshot import Snapshot
+from rarebit.retrievers.collection.stats import Stats, content_bytes
+from rarebit.retrievers.collection.storage import Connection, State, Storage, read_state
+
+BATCH_ROWS = 1024
+LOCK_TIMEOUT = 30.0
+MMR_CANDIDATES = 50
+HYBRID_CANDIDATES = 50
+
+
+class Collection:
+    """Passages with vectors, texts and metadata, kept in one SQLite file or in memory.
+
+    Open one with :meth:`open`. One object may be used by many threads, and one file by many processes: each call sees every
+    commit made before it began, and a call that writes is kept whole or not at all. Two calls never see each other half done.
+    """
+
+    def __init__(self, storage: Storage, asked: Mapping[str, Any]) -> None:
+        """Use :meth:`open`."""
+        self._storage = storage
+        self._asked = dict(asked)
+        self._index = CodeIndex()
+        self._remembered = RememberedMatches()
+        self._codec: tuple[int, SearchableCodec | None] = (0, None)
+        self._settings = self._agreed_settings()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        dim: int | None = None,
+        metric: Metric | None = None,
+        codec: str | None = None,
+        fine: str | None = None,
+        tokenizer: str | None = None,
+        training_minimum: int | None = None,
+        fingerprint: EmbeddingFingerprint | str | None = None,
+        read_only: bool = False,
+        lock_timeout: float = LOCK_TIMEOUT,
+    ) -> Self:
+        """Open a collection; create it on first use.
+
+        A setting left out takes the collection's own value, or at creation the default.
+
+        Args:
+            path: of the file; None keeps the collection in memory.
+            dim: dimension of the vectors; taken from the first ones added if left out.
+            metric: ``"cosine"`` (default; vectors are kept at length 1) or ``"inner_product"`` (norms are kept).
+            codec: of the codes in memory: ``"rabitq"`` (default, dim / 8 + 8 bytes a vector), ``"sq4"``, ``"sq8"``,
+                ``"float16"`` or ``"float32"``.
+            fine: of the vectors on disk that re-rank: ``"int8"`` (default), ``"float16"``, ``"float32"`` or ``"none"``.
+            tokenizer: of lexical search: ``"porter"`` (default: English stems), ``"unicode61"`` (whole words), ``"trigram"``.
+            training_minimum: rows at which the codec is trained, in one step; until then answers are exact.
+            fingerprint: of the embedding model, or its name; stored, and checked from then on.
+            read_only: refuse to write, and to create the file.
+            lock_timeout: seconds to wait for another writer.
+
+        Raises:
+            CollectionNotFoundError, ForeignFileError, FormatVersionError, DamagedFileError: the file is not what was expected.
+            SettingsError, FingerprintError: the collection was made with other settings, or by another model.
+        """
+        asked = {
+            "dim": dim,
+            "metric": metric,
+            "codec": codec,
+            "fine": fine,
+            "tokenizer": tokenizer,
+            "training_minimum": training_minimum,
+            "fingerprint": EmbeddingFingerprint.of(fingerprint),
+        }
+        wanted = Settings(**{name: value for name, value in asked.items() if value is not None})
+        where = None if path is None else Path(path)
+        return cls(Storage(where, read_only=read_only, tokenizer=wanted.tokenizer, lock_timeout=lock_timeout), asked)
+
+    @property
+    def path(self) -> Path | None:
+        """The file, or None for a collection in memory."""
+        return self._storage.path
+
+    @property
+    def settings(self) -> Settings:
+        """What the collection was made with."""
+        return self._settings
+
+    def add(
+        self,
+        vectors: VectorsLike,
+        texts: Sequence[str] | None = None,
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Sequence[str] | None = None,
+        *,
+        batch_size: int = BATCH_ROWS,
+        progress: bool = False,
+    ) -> list[str]:
+        """Add rows; a row whose id exists already is replaced. All rows are kept, or none.
+
+        Args:
+            vectors: (n, dim) numbers.
+            texts: n passages; empty if left out.
+            metadatas: n dictionaries of JSON values, or None.
+            ids: n strings, each once; random ones if left out.
+            batch_size: rows encoded and written at once.
+            progress: show a progress bar.
+
+        Returns:
+            The ids, in the order of the vectors.
+
+        Raises:
+            InputError: and its kinds, for vectors, ids or metadata that cannot be kept; the collection is unchanged.
+        """
+        batch = Batch.checked(vectors, texts, metadatas, ids, self._settings)
+        if not len(batch.vectors):
+            return []
+        with self._storage.write() as connection:
+            writer = Writer(connection, self._fixed_dimension(connection, batch.vectors.shape[1]))
+            with tqdm(total=len(batch.ids), desc="adding", unit="row", disable=not progress) as bar:
+                for part, new in batch.parts(batch_size):
+                    writer.write(part, new)
+                    bar.update(len(new))
+            rows.finish(connection)
+        return list(batch.ids)
+
+    def get(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> list[Row]:  # noqa: A002
+        """Read rows by their ids, in that order, leaving out the missing; or all that match a filter; or both at once."""
+        with self._snapshot() as snapshot:
+            allowed = snapshot.matching(_checked_filter(filter))
+            if ids is None:
+                wanted = snapshot.matching(And()) if allowed is None else allowed
+                return list(rows.by_row_ids(snapshot.connection, [] if wanted is None else list(wanted)).values())
+            found = rows.by_ids(snapshot.connection, ids)
+            return [found[key][1] for key in ids if key in found and (allowed is None or found[key][0] in allowed)]
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """Give the vectors of ids: (n, dim) float32, in that order, decoded from the finest tier that is kept.
+
+        Under cosine they have length 1, whatever the length of the vectors that were added.
+
+        Raises:
+            MissingRowError: an id is not in the collection.
+        """
+        with self._snapshot() as snapshot:
+            return snapshot.vectors_of(ids)
+
+    def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> int:  # noqa: A002
+        """Delete rows by ids, by a filter, or those of the ids that match it; returns how many there were.
+
+        Missing ids are no error. With neither, InputError: use :meth:`delete_all`.
+        """
+        if ids is None and filter is None:
+            raise InputError("got neither ids nor a filter, wanted at least one: call delete_all() to delete every row")
+        by_id = [] if ids is None else [Ids(tuple(ids))]
+        by_filter = [] if filter is None else [filter]
+        with self._storage.write() as connection:
+            found = Matcher(connection).rows(And(*by_id, *by_filter))
+            deleted = rows.delete(connection, list(found))
+            rows.finish(connection)
+        return deleted
+
+    def delete_all(self) -> int:
+        """Delete every row; settings and the trained codec stay. Returns how many there were."""
+        with self._storage.write() as connection:
+            deleted = rows.delete_all(connection)
+            rows.finish(connection)
+        return deleted
+
+    def count(self, filter: Filter | None = None) -> int:  # noqa: A002
+        """Count the rows, or those that match a filter."""
+        if filter is None:
+            with self._storage.read() as connection:
+                return read_state(connection).count
+        with self._snapshot() as snapshot:
+            return len(snapshot.matching(_checked_filter(filter)) or ())
+
+    def iterate(self, filter: Filter | None = None, *, batch_size: int = BATCH_ROWS) -> Iterator[Row]:  # noqa: A002
+        """Give every row, or those that match a filter, in the order of insertion; memory does not grow with the collection.
+
+        Each batch is read from the newest commit, so rows written meanwhile may or may not be given; none is given twice
+        under one id unless it is replaced meanwhile.
+        """
+        last = 0
+        while True:
+            with self._snapshot() as snapshot:
+                found = rows.after(snapshot.connection, last, batch_size)
+                allowed = snapshot.matching(_checked_filter(filter))
+            if not found:
+                return
+            last = found[-1][0]
+            yield from (row for row_id, row in found if allowed is None or row_id in allowed)
+
+    def search(
+        self,
+        query: VectorsLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,  # noqa: A002
+        candidates: int | None = None,
+        include_vectors: bool = False,
+    ) -> list[Hit]:
+        """Find the k rows nearest to a query vector, best first; k rows whenever k match the filter.
+
+        Args:
+            query: (dim,) numbers.
+            k: how many rows.
+            filter: which rows to search among.
+            candidates: rows taken by their codes and re-ranked by their fine vectors; more is slower and finds more.
+            include_vectors: put each row's vector on its hit.
+
+        Returns:
+            Hits whose score is the cosine in [-1, 1], or the inner product.
+        """
+        return self.search_many(
+            as_vector(query)[np.newaxis], k, filter=filter, candidates=candidates, include_vectors=include_vectors
+        )[0]
+
+    def search_many(
+        self,
+        queries: VectorsLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,  # noqa: A002
+        candidates: int | None = None,
+        include_vectors: bool = False,
+    ) -> list[list[Hit]]:
+        """Search for (q, dim) queries at once, as :meth:`search` does for one: one list of hits a query."""
+        _check_count("k", k)
+        with self._snapshot() as snapshot:
+            prepared = self._prepared(queries)
+            found = snapshot.nearest(prepared, k, _checked_filter(filter), candidates)
+            return snapshot.hits(found, include_vectors=include_vectors)
+
+    def search_mmr(
+        self,
+        query: VectorsLike,
+        k: int = 10,
+        *,
+        fetch_k: int = MMR_CANDIDATES,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,  # noqa: A002
+        include_vectors: bool = False,
+    ) -> list[Hit]:
+        """Choose k of the ``fetch_k`` nearest rows so that they are unlike each other (maximal marginal relevance).
+
+        ``lambda_mult`` 1 is relevance alone, 0 diversity alone. Scores are those of :meth:`search`.
+        """
+        _check_count("k", k)
+        _check_share("lambda_mult", lambda_mult)
+        with self._snapshot() as snapshot:
+            prepared = self._prepared(as_vector(query)[np.newaxis])[0]
+            found = snapshot.diverse(prepared, k, fetch_k, lambda_mult, _checked_filter(filter))
+            return snapshot.hits([found], include_vectors=include_vectors)[0]
+
+    def search_lexical(self, text: str, k: int = 10, *, filter: Filter | None = None) -> list[Hit]:  # noqa: A002
+        """Find the k rows whose texts match the words of a text best, by BM25; rows without any of them are not found."""
+        _check_count("k", k)
+        with self._snapshot() as snapshot:
+            return snapshot.hits([snapshot.best_by_words(text, k, _checked_filter(filter))])[0]
+
+    def search_hybrid(
+        self,
+        query: VectorsLike,
+        text: str,
+        k: int = 10,
+        *,
+        fusion: Literal["rrf", "weighted"] = "rrf",
+        alpha: float = 0.5,
+        fetch_k: int = HYBRID_CANDIDATES,
+        filter: Filter | None = None,  # noqa: A002
+        include_vectors: bool = False,
+    ) -> list[Hit]:
+        """Fuse vector search and lexical search.
+
+        Args:
+            query: (dim,) numbers.
+            text: the words.
+            k: how many rows.
+            fusion: ``"rrf"``, reciprocal rank fusion, or ``"weighted"``, the weighted sum of both scores scaled to [0, 1].
+            alpha: weight of the vectors in the weighted form; 1 is vectors alone, 0 words alone.
+            fetch_k: rows taken from each side.
+            filter: which rows to search among.
+            include_vectors: put each row's vector on its hit.
+        """
+        _check_count("k", k)
+        _check_share("alpha", alpha)
+        if fusion not in ("rrf", "weighted"):
+            raise InputError(f"got fusion={fusion!r}, wanted 'rrf' or 'weighted'")
+        with self._snapshot() as snapshot:
+            tree, depth = _checked_filter(filter), max(k, fetch_k)
+            dense = snapshot.nearest(self._prepared(as_vector(query)[np.newaxis]), depth, tree, None)[0]
+            words = snapshot.best_by_words(text, depth, tree)
+            if fusion == "rrf":
+                fused = ranking.reciprocal_rank_fusion([[row_id for row_id, _ in side] for side in (dense, words)])
+            else:
+                fused = ranking.weighted_fusion(dict(dense), dict(words), alpha)
+            best = sorted(fused.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
+            return snapshot.hits([best], include_vectors=include_vectors)[0]
+
+    def stats(self) -> Stats:
+        """Count the rows and every byte, in memory and on disk."""
+        with self._snapshot() as snapshot:
+            view, settings = snapshot.view, snapshot.settings
+            disk = content_bytes(snapshot.connection)
+            state = view.state
+        memory = {
+            "codes": view.code_bytes,
+            "row_ids": view.id_bytes,
+            "bitmaps": self._remembered.nbytes,
+            "codec": view.codec.state_bytes if view.codec else 0,
+        }
+        trained = view.codec is not None and view.codec.name == settings.new_codec().name
+        return Stats(
+            count=state.count,
+            dim=settings.dim,
+            metric=settings.metric,
+            codec=settings.codec,
+            fine=settings.fine,
+            trained=trained,
+            memory=memory,
+            disk={**disk, "file": self._storage.file_bytes()},
+        )
+
+    def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write a copy of the newest commit to another file, whole or not at all; the collection may be in use."""
+        target = Path(path)
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} exists already: choose another path, or pass overwrite=True")
+        if self.path is not None and target.exists() and target.samefile(self.path):
+            raise InputError(f"{target} is the collection itself: choose another path")
+        aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            self._storage.copy_to(aside)
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file; further calls raise ClosedError."""
+        self._storage.close()
+        self._index.drop()
+
+    def __enter__(self) -> Self:
+        """Use the collection in a ``with`` block, which closes it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the file."""
+        self.close()
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return self.count()
+
+    def __bool__(self) -> bool:
+        """Be true also when empty, so that ``collection or default`` does what it looks like."""
+        return True
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a row has this id."""
+        return isinstance(key, str) and self.count(Ids((key,))) == 1
+
+    def __iter__(self) -> Iterator[Row]:
+        """Give every row, in the order of insertion."""
+        return self.iterate()
+
+    def __repr__(self) -> str:
+        """Name the file and what is in it."""
+        where = "in memory" if self.path is None else str(self.path)
+        return f"<Collection {where}: dim={self._settings.dim}, metric={self._settings.metric}, codec={self._settings.codec}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle as the path, or the content of a collection in memory; the copy of a file follows the same file."""
+        content = self._storage.serialize() if self.path is None else None
+        opened = {"read_only": self._storage.read_only, "lock_timeout": self._storage.lock_timeout}
+        return {"path": self.path, "asked": self._asked, "opened": opened, "content": content}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open again what was pickled."""
+        tokenizer = state["asked"]["tokenizer"] or Settings.tokenizer
+        storage = Storage(state["path"], tokenizer=tokenizer, **state["opened"])
+        if state["content"] is not None:
+            storage.deserialize(state["content"])
+        self.__init__(storage, state["asked"])  # type: ignore[misc]
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Snapshot]:
+        with ExitStack() as stack:
+            with self._index.lock:
+                connection = stack.enter_context(self._storage.read())
+                state = read_state(connection)
+                self._follow_settings(connection)
+                view = self._index.follow(connection, state, self._codec_at(connection, state))
+            yield Snapshot(connection, self._settings, view, self._remembered)
+
+    def _codec_at(self, connection: Connection, state: State) -> SearchableCodec | None:
+        generation, codec = self._codec
+        if generation != state.generation or codec is None:
+            codec = stored_codec(connection, self._settings)
+            self._codec = (state.generation, codec)
+        return codec
+
+    def _follow_settings(self, connection: Connection) -> None:
+        """Learn the dimension when another process has added the first rows."""
+        if self._settings.dim is None:
+            self._settings = settings_.load(connection) or self._settings
+
+    def _fixed_dimension(self, connection: Connection, dim: int) -> Settings:
+        """Fix the dimension with the first rows; it counts only if the transaction commits."""
+        kept = settings_.load(connection) or self._settings
+        if kept.dim is None:
+            kept = replace(kept, dim=dim)
+            settings_.save(connection, kept)
+        return kept
+
+    def _agreed_settings(self) -> Settings:
+        """Keep the settings at creation; later check what was asked for against them."""
+        with self._storage.read() as connection:
+            kept = settings_.load(connection)
+        if kept is None or kept != settings_.reconciled(kept, self._asked, str(self._storage)):
+            if self._storage.read_only and kept is not None:
+                return settings_.reconciled(kept, self._asked, str(self._storage))
+            with self._storage.write() as connection:
+                kept = settings_.load(connection)
+                if kept is None:
+                    kept = Settings(**{name: value for name, value in self._asked.items() if value is not None})
+                kept = settings_.reconciled(kept, self._asked, str(self._storage))
+                settings_.save(connection, kept)
+        return kept
+
+    def _prepared(self, queries: VectorsLike) -> Queries:
+        matrix = as_vectors(queries, dim=self._settings.dim)
+        return normalized(matrix) if self._settings.metric == "cosine" else matrix
+
+
+def _checked_filter(tree: Filter | None) -> Filter | None:
+    if tree is not None and not isinstance(tree, Filter):
+        raise FilterError(f"got filter={tree!r}, wanted And, Or, Not, Compare, Ids or Where from rarebit, or None")
+    return tree
+
+
+def _check_count(name: str, given: int) -> None:
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 0:
+        raise InputError(f"got {name}={given!r}, wanted a number of rows, 0 or more")
+
+
+def _check_share(name: str, given: float) -> None:
+    if not 0 <= given <= 1:
+        raise InputError(f"got {name}={given!r}, wanted a number from 0 to 1")
+
+
+__all__ = ["Collection"]

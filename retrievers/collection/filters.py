@@ -1,0 +1,261 @@
+"""The one filter language: a small tree of And, Or, Not and Compare over metadata.
+
+Both frameworks' filters are translated into it. What each operator means is defined here, once, in :meth:`Compare.holds`;
+:mod:`.facts` finds the same rows through the database's index.
+
+Meaning:
+    - A field is a metadata key; ``"a.b"`` is the key ``"a.b"`` or the key ``b`` inside the dictionary under ``a``.
+    - A row without the field, or with ``null`` in it, fails every operator except ``ne``, ``nin``, ``is_empty`` and
+      ``exists`` (``null`` does exist); ``eq None``, and ``in`` with a None in its list, ask for such rows.
+    - Numbers compare with numbers (a boolean counts as 0 or 1, as in Python), strings with strings by code point; a comparison
+      of unlike types is false, never an error. ``ne`` and ``nin`` are the negations of ``eq`` and ``in``.
+    - ``contains``: the list holds the value, or the string holds the substring; ``any`` and ``all``: of several such values.
+    - ``like``: SQL's pattern over the whole string, case-sensitive, ``%`` any run, ``_`` one character, ``\\`` escapes.
+    - ``text_match`` and ``text_match_insensitive``: the string holds the substring. ``is_empty``: missing, null, "" or [].
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias, get_args
+
+from rarebit.errors import FilterError
+from rarebit.retrievers.collection.records import Row
+
+Operator: TypeAlias = Literal[
+    "eq",
+    "ne",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "in",
+    "nin",
+    "exists",
+    "contains",
+    "any",
+    "all",
+    "like",
+    "text_match",
+    "text_match_insensitive",
+    "is_empty",
+]
+OPERATORS: tuple[Operator, ...] = get_args(Operator)
+
+NEGATED: Mapping[str, Operator] = {"ne": "eq", "nin": "in"}
+"""Operator -> the one whose negation it is."""
+
+RANGES: Mapping[str, Callable[[Any, Any], bool]] = {
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+}
+_LISTS = ("in", "nin", "any", "all")
+_STRINGS = ("like", "text_match", "text_match_insensitive")
+_FLAGS = ("exists", "is_empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """One comparison of a metadata field with a value.
+
+    Args:
+        field: the metadata key, or a dotted path into nested dictionaries.
+        op: one of :data:`OPERATORS`.
+        value: a JSON value; a list for ``in``, ``nin``, ``any`` and ``all``; a string for the text operators; for ``exists`` and
+            ``is_empty`` True (the default) or False for the opposite.
+
+    Raises:
+        FilterError: an unknown operator, or a value that it cannot take.
+    """
+
+    field: str
+    op: Operator
+    value: Any = True
+
+    def __post_init__(self) -> None:
+        """Check that the operator exists and can take the value."""
+        if not isinstance(self.field, str):
+            raise FilterError(f"got a field of type {type(self.field).__name__} ({self.field!r}), wanted a metadata key (str)")
+        if self.op not in OPERATORS:
+            raise FilterError(f"got operator {self.op!r} on field {self.field!r}, wanted one of {list(OPERATORS)}")
+        object.__setattr__(self, "value", self._json_value())
+        wanted = self._wanted()
+        if wanted:
+            raise FilterError(f"got {self.value!r} for operator {self.op!r} on field {self.field!r}, wanted {wanted}")
+
+    def holds(self, present: Sequence[Any]) -> bool:
+        """Whether a row matches whose field has these values (none where it is missing, more where a path is ambiguous)."""
+        if self.op in NEGATED:
+            return not Compare(self.field, NEGATED[self.op], self.value).holds(present)
+        if self.op == "exists":
+            return bool(present) == self.value
+        if self.op == "is_empty":
+            return all(value is None or value == "" or value == [] for value in present) == self.value
+        if (self.op == "eq" and self.value is None) or (self.op == "in" and None in self.value and not _filled(present)):
+            return not _filled(present)
+        return any(value is not None and self._holds_for(value) for value in present)
+
+    def _holds_for(self, value: Any) -> bool:
+        if self.op == "eq":
+            return bool(value == self.value)
+        if self.op == "in":
+            return any(value == wanted for wanted in self.value)
+        if self.op in RANGES:
+            return comparable(value, self.value) and RANGES[self.op](value, self.value)
+        if self.op == "contains":
+            return holds_element(value, self.value)
+        if self.op == "any":
+            return any(holds_element(value, wanted) for wanted in self.value)
+        if self.op == "all":
+            return isinstance(value, list | str) and all(holds_element(value, wanted) for wanted in self.value)
+        if not isinstance(value, str):
+            return False
+        if self.op == "like":
+            return _like(self.value).fullmatch(value) is not None
+        if self.op == "text_match":
+            return self.value in value
+        return self.value.lower() in value.lower()
+
+    def _json_value(self) -> Any:
+        try:
+            encoded = json.dumps(self.value, allow_nan=False, ensure_ascii=False)
+            (encoded + self.field).encode()
+            return json.loads(encoded)
+        except (TypeError, ValueError) as error:
+            raise FilterError(
+                f"got {self.value!r} for operator {self.op!r} on field {self.field!r}, wanted a JSON value ({error}): "
+                "convert dates and the like to the form in which the metadata has them"
+            ) from error
+
+    def _wanted(self) -> str | None:
+        if self.op in _LISTS and not isinstance(self.value, list):
+            return "a list"
+        if self.op in _STRINGS and not isinstance(self.value, str):
+            return "a string"
+        if self.op in _FLAGS and not isinstance(self.value, bool):
+            return "True or False"
+        if self.op in RANGES and not isinstance(self.value, int | float | str):
+            return "a number or a string"
+        return None
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class And:
+    """Matches where every child matches; ``And()`` matches everything."""
+
+    children: tuple[Filter, ...]
+
+    def __init__(self, *children: Filter) -> None:
+        """Join the children."""
+        object.__setattr__(self, "children", _checked(children))
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Or:
+    """Matches where at least one child matches; ``Or()`` matches nothing."""
+
+    children: tuple[Filter, ...]
+
+    def __init__(self, *children: Filter) -> None:
+        """Join the children."""
+        object.__setattr__(self, "children", _checked(children))
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """Matches where the child does not."""
+
+    child: Filter
+
+    def __post_init__(self) -> None:
+        """Check the child."""
+        _checked((self.child,))
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Matches the rows that have one of these ids."""
+
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Matches the rows for which a Python function is true; every row is read, so the other leaves are far faster."""
+
+    predicate: Callable[[Row], bool]
+
+
+Filter: TypeAlias = And | Or | Not | Compare | Ids | Where
+
+
+def matches(tree: Filter, row: Row) -> bool:
+    """Whether one row matches a filter, by looking at the row alone."""
+    match tree:
+        case And(children=children):
+            return all(matches(child, row) for child in children)
+        case Or(children=children):
+            return any(matches(child, row) for child in children)
+        case Not(child=child):
+            return not matches(child, row)
+        case Compare(field=name):
+            return tree.holds(list(values_at(row.metadata, name)))
+        case Ids(ids=ids):
+            return row.id in ids
+        case Where(predicate=predicate):
+            return bool(predicate(row))
+
+
+def values_at(metadata: Mapping[str, Any], name: str) -> Iterator[Any]:
+    """Give every value that a field name denotes: the key itself, and each reading of it as a dotted path."""
+    if name in metadata:
+        yield metadata[name]
+    for position in (found.start() for found in re.finditer(r"\.", name)):
+        inner = metadata.get(name[:position])
+        if isinstance(inner, dict):
+            yield from values_at(inner, name[position + 1 :])
+
+
+def comparable(one: Any, other: Any) -> bool:
+    """Whether two JSON values have an order: both numbers, or both strings."""
+    return all(isinstance(value, int | float) for value in (one, other)) or all(
+        isinstance(value, str) for value in (one, other)
+    )
+
+
+def holds_element(value: Any, wanted: Any) -> bool:
+    """Whether a list holds an element, or a string a substring."""
+    if isinstance(value, str):
+        return isinstance(wanted, str) and wanted in value
+    return isinstance(value, list) and wanted in value
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether a JSON value is a number that SQLite stores exactly: a float, or an integer of 64 bits."""
+    return (isinstance(value, float) and math.isfinite(value)) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+
+
+def _filled(present: Sequence[Any]) -> bool:
+    return any(value is not None for value in present)
+
+
+def _checked(children: Sequence[Filter]) -> tuple[Filter, ...]:
+    for child in children:
+        if not isinstance(child, Filter):
+            raise FilterError(f"got {child!r} inside a filter, wanted And, Or, Not, Compare, Ids or Where")
+    return tuple(children)
+
+
+@lru_cache(maxsize=256)
+def _like(pattern: str) -> re.Pattern[str]:
+    translated = {"%": ".*", "_": "."}
+    parts = re.findall(r"\\.|.", pattern, flags=re.DOTALL)
+    return re.compile("".join(translated.get(part, re.escape(part[-1])) for part in parts), flags=re.DOTALL)

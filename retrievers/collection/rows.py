@@ -1,0 +1,218 @@
+"""The SQL of rows: insert, replace, delete, read. Every function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from rarebit.arrays import Codes, RowIds
+from rarebit.errors import DamagedFileError, MetadataError
+from rarebit.retrievers.collection import facts
+from rarebit.retrievers.collection.records import Metadata, Row
+from rarebit.retrievers.collection.schema import REMOVALS_KEPT
+from rarebit.retrievers.collection.storage import Connection, State, read_state
+
+T = TypeVar("T")
+
+PARAMETERS = (8, 64, 512)
+"""Numbers of parameters that an IN list is padded to, so that few different statements are compiled and cached."""
+
+
+class NewRow(NamedTuple):
+    """A row on its way in: its metadata already encoded."""
+
+    id: str
+    text: str
+    metadata: Metadata
+    encoded: str
+
+
+def new_row(row_id: str, text: str, metadata: Metadata) -> NewRow:
+    """Encode and check one row; raises MetadataError for what JSON cannot hold without loss."""
+    return NewRow(row_id, text, metadata, _encoded(row_id, metadata))
+
+
+def replace(connection: Connection, new: Sequence[NewRow], codes: Codes, fine: Codes | None) -> None:
+    """Insert rows with their codes; rows that have one of the ids already are replaced and get a new row id."""
+    delete(connection, row_ids_of(connection, [row.id for row in new]))
+    first = read_state(connection).next_row_id
+    row_ids = range(first, first + len(new))
+    connection.executemany(
+        "INSERT INTO rows VALUES (?, ?, ?, ?)",
+        ((row_id, row.id, row.text, row.encoded) for row_id, row in zip(row_ids, new, strict=True)),
+    )
+    insert_codes(connection, "codes", row_ids, codes)
+    if fine is not None:
+        insert_codes(connection, "fine", row_ids, fine)
+    connection.executemany(
+        "INSERT OR IGNORE INTO facts VALUES (?, ?, ?, ?)",
+        ((*fact, row_id) for row_id, row in zip(row_ids, new, strict=True) for fact in facts.facts_of(row.metadata)),
+    )
+    connection.execute("INSERT INTO lexical (rowid, text) SELECT row_id, text FROM rows WHERE row_id >= ?", (first,))
+    connection.execute("UPDATE state SET count = count + ?, next_row_id = ?", (len(new), row_ids.stop))
+
+
+def insert_codes(connection: Connection, table: str, row_ids: Iterable[int], codes: Codes) -> None:
+    """Write codes into ``codes`` or ``fine``."""
+    connection.executemany(f"INSERT INTO {table} VALUES (?, ?)", zip(row_ids, map(bytes, codes), strict=True))
+
+
+def delete(connection: Connection, row_ids: Sequence[int]) -> int:
+    """Delete rows and everything derived from them; the row ids are not used again. Returns how many were deleted."""
+    for chunk in chunks(row_ids, PARAMETERS[-1]):
+        stored = list(_select_in(connection, "SELECT row_id, text, metadata FROM rows WHERE row_id IN", chunk))
+        connection.executemany(
+            "INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)", ((row_id, text) for row_id, text, _ in stored)
+        )
+        connection.executemany(
+            "DELETE FROM facts WHERE field = ? AND kind = ? AND value = ? AND row_id = ?",
+            ((*fact, row_id) for row_id, _, metadata in stored for fact in facts.facts_of(json.loads(metadata))),
+        )
+        for table in ("rows", "codes", "fine"):
+            connection.executemany(f"DELETE FROM {table} WHERE row_id = ?", ((row_id,) for row_id in chunk))
+        connection.executemany("INSERT INTO removals (row_id) VALUES (?)", ((row_id,) for row_id in chunk))
+    connection.execute("UPDATE state SET count = count - ?", (len(row_ids),))
+    return len(row_ids)
+
+
+def delete_all(connection: Connection) -> int:
+    """Delete every row at once."""
+    count = read_state(connection).count
+    for table in ("rows", "codes", "fine", "facts", "removals"):
+        connection.execute(f"DELETE FROM {table}")
+    connection.execute("INSERT INTO lexical (lexical) VALUES ('delete-all')")
+    connection.execute("UPDATE state SET count = 0, generation = generation + 1")
+    return count
+
+
+def finish(connection: Connection) -> None:
+    """End a write: count the commit, and forget the deletions that no reader is expected to follow any more."""
+    connection.execute("UPDATE state SET version = version + 1")
+    newest = latest_removal(connection)
+    if newest - read_state(connection).removals_forgotten > 2 * REMOVALS_KEPT:
+        forgotten = newest - REMOVALS_KEPT
+        connection.execute("DELETE FROM removals WHERE number <= ?", (forgotten,))
+        connection.execute("UPDATE state SET removals_forgotten = ?", (forgotten,))
+
+
+def latest_removal(connection: Connection) -> int:
+    """Number of the newest deletion, 0 before the first."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'removals'").fetchone()
+    return int(row[0]) if row else 0
+
+
+def row_ids_of(connection: Connection, ids: Sequence[str]) -> list[int]:
+    """Give the row ids of the ids that exist, in no particular order."""
+    return [row_id for (row_id,) in _select_in(connection, "SELECT row_id FROM rows WHERE id IN", ids)]
+
+
+def by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, Row]]:
+    """Read rows by their ids."""
+    found = _select_in(connection, "SELECT row_id, id, text, metadata FROM rows WHERE id IN", ids)
+    return {row.id: (row_id, row) for row_id, row in map(_row, found)}
+
+
+def by_row_ids(connection: Connection, row_ids: Sequence[int]) -> dict[int, Row]:
+    """Read rows by their row ids."""
+    return dict(map(_row, _select_in(connection, "SELECT row_id, id, text, metadata FROM rows WHERE row_id IN", row_ids)))
+
+
+def after(connection: Connection, row_id: int, limit: int) -> list[tuple[int, Row]]:
+    """Read the rows that follow a row id, in the order of insertion."""
+    found = connection.execute(
+        "SELECT row_id, id, text, metadata FROM rows WHERE row_id > ? ORDER BY row_id LIMIT ?", (row_id, limit)
+    )
+    return list(map(_row, found))
+
+
+def codes_of(connection: Connection, table: str, row_ids: Sequence[int], code_size: int) -> tuple[RowIds, Codes]:
+    """Read the codes of rows from ``codes`` or ``fine``; rows without one are left out."""
+    return _matrix(_select_in(connection, f"SELECT row_id, code FROM {table} WHERE row_id IN", row_ids), code_size)
+
+
+def codes_between(connection: Connection, first: int, last: int, code_size: int, limit: int) -> tuple[RowIds, Codes]:
+    """Read at most ``limit`` codes of the row ids ``first`` to ``last``, both included, in their order."""
+    found = connection.execute(
+        "SELECT row_id, code FROM codes WHERE row_id BETWEEN ? AND ? ORDER BY row_id LIMIT ?", (first, last, limit)
+    )
+    return _matrix(found, code_size)
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut an iterable into lists of at most ``size``."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _select_in(connection: Connection, select: str, values: Sequence[Any]) -> Iterator[Any]:
+    """Run ``select ... IN (values)``, with every value a bound parameter."""
+    for chunk in chunks(values, PARAMETERS[-1]):
+        size = next(size for size in PARAMETERS if size >= len(chunk))
+        padded = chunk + [chunk[-1]] * (size - len(chunk))
+        yield from connection.execute(f"{select} ({','.join('?' * size)})", padded)
+
+
+def _row(stored: tuple[int, str, str, str]) -> tuple[int, Row]:
+    row_id, key, text, metadata = stored
+    return row_id, Row(key, text, json.loads(metadata))
+
+
+def _matrix(found: Iterable[tuple[int, bytes]], code_size: int) -> tuple[RowIds, Codes]:
+    pairs = list(found)
+    joined = b"".join(code for _, code in pairs)
+    if len(joined) != len(pairs) * code_size:
+        raise DamagedFileError(
+            f"{len(pairs)} stored codes have {len(joined)} bytes, wanted {len(pairs) * code_size}: restore the file from a backup"
+        )
+    row_ids = np.fromiter((row_id for row_id, _ in pairs), dtype=np.int64, count=len(pairs))
+    return row_ids, np.frombuffer(joined, dtype=np.uint8).reshape(len(pairs), code_size)
+
+
+def _encoded(row_id: str, metadata: Metadata) -> str:
+    try:
+        _check_keys(metadata)
+        encoded = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        encoded.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MetadataError(
+            f"the metadata of id {row_id!r} cannot be kept as JSON ({error}): wanted a dictionary with string keys and strings, "
+            "finite numbers, booleans, None, lists and dictionaries as values; convert dates and the like first"
+        ) from error
+    return encoded
+
+
+def _check_keys(value: Any) -> None:
+    """JSON would turn other keys into strings without a word."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"key {key!r} is a {type(key).__name__}")
+            _check_keys(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_keys(inner)
+
+
+__all__ = [
+    "NewRow",
+    "State",
+    "after",
+    "by_ids",
+    "by_row_ids",
+    "chunks",
+    "codes_between",
+    "codes_of",
+    "delete",
+    "delete_all",
+    "finish",
+    "insert_codes",
+    "latest_removal",
+    "new_row",
+    "replace",
+    "row_ids_of",
+]

@@ -1,0 +1,51 @@
+"""The tables of a collection's file, and what makes a file one of ours.
+
+``state`` counts the commits: every reader compares its ``version`` with the one that its codes in memory stand at.
+``rows`` is what users gave; ``codes`` and ``fine`` are the two tiers of its vector; ``facts`` is the metadata, inverted;
+``lexical`` is FTS5 over ``rows``. ``removals`` lets readers follow deletions without reading every row id again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+APPLICATION_ID: Final = 0x52524231  # "RRB1", in the header of the file
+FORMAT_VERSION: Final = 1
+
+REMOVALS_KEPT: Final = 10_000
+"""Deletions that a reader can follow one by one; one that is further behind reads all codes again."""
+
+TABLES: Final = """
+CREATE TABLE state (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    version INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    next_row_id INTEGER NOT NULL,
+    removals_forgotten INTEGER NOT NULL
+);
+INSERT INTO state VALUES (1, 1, 1, 0, 1, 0);
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE codec (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), name TEXT NOT NULL, config TEXT NOT NULL, learned BLOB NOT NULL);
+CREATE TABLE rows (row_id INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL);
+CREATE TABLE codes (row_id INTEGER PRIMARY KEY, code BLOB NOT NULL);
+CREATE TABLE fine (row_id INTEGER PRIMARY KEY, code BLOB NOT NULL);
+CREATE TABLE facts (
+    field TEXT NOT NULL, kind TEXT NOT NULL, value NOT NULL, row_id INTEGER NOT NULL,
+    PRIMARY KEY (field, kind, value, row_id)
+) WITHOUT ROWID;
+CREATE TABLE removals (number INTEGER PRIMARY KEY AUTOINCREMENT, row_id INTEGER NOT NULL);
+"""
+
+LEXICAL: Final = {
+    "porter": "porter unicode61 remove_diacritics 2",
+    "unicode61": "unicode61 remove_diacritics 2",
+    "trigram": "trigram",
+}
+"""Tokenizer setting -> FTS5's tokenizer: English stemming, whole words of any language, or three-character runs (also for
+Chinese, Japanese, Thai)."""
+
+
+def lexical_table(tokenizer: str) -> str:
+    """Give the statement that creates the FTS5 table; it keeps no copy of the text."""
+    return f"CREATE VIRTUAL TABLE lexical USING fts5(text, content='rows', content_rowid='row_id', tokenize='{LEXICAL[tokenizer]}')"

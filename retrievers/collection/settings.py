@@ -1,0 +1,139 @@
+"""What a collection is made with, and keeps for life; and which embedding model filled it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, TypeAlias
+
+from rarebit.compressors.vectors import Codec, SearchableCodec, codec_named
+from rarebit.errors import FingerprintError, InputError, SettingsError
+from rarebit.retrievers.collection.schema import LEXICAL
+from rarebit.retrievers.collection.storage import Connection
+
+Metric: TypeAlias = Literal["cosine", "inner_product"]
+METRICS = ("cosine", "inner_product")
+NO_FINE = "none"
+FINE = ("int8", "float16", "float32", NO_FINE)
+
+
+@dataclass(frozen=True)
+class EmbeddingFingerprint:
+    """What must agree for two sets of vectors to be comparable.
+
+    A part that is None is unknown, and agrees with everything.
+
+    Args:
+        name: of the model, without the folder it was loaded from.
+        revision: of the model.
+        normalized: whether the model gives vectors of length 1.
+        prompts: what the model puts before a text, by use ("query", "document").
+    """
+
+    name: str | None = None
+    revision: str | None = None
+    normalized: bool | None = None
+    prompts: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(cls, given: EmbeddingFingerprint | str | None) -> EmbeddingFingerprint:
+        """Accept a fingerprint, a model's name, or nothing known."""
+        return given if isinstance(given, cls) else cls(name=given)  # type: ignore[arg-type]
+
+    def differences(self, other: EmbeddingFingerprint) -> list[str]:
+        """Name the parts that both know and in which they differ."""
+        pairs = [(field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)]
+        return [
+            f"{name}: {other_value!r} instead of {own!r}"
+            for name, own, other_value in pairs
+            if own is not None and other_value is not None and own != other_value
+        ]
+
+    def completed(self, other: EmbeddingFingerprint) -> EmbeddingFingerprint:
+        """Fill in what is unknown here from another fingerprint."""
+        unknown = {field.name: getattr(other, field.name) for field in fields(self) if getattr(self, field.name) is None}
+        return replace(self, **unknown)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a collection; ``dim`` is None until the first vectors come."""
+
+    metric: Metric = "cosine"
+    codec: str = "rabitq"
+    fine: str = "int8"
+    tokenizer: str = "porter"
+    training_minimum: int | None = None
+    dim: int | None = None
+    fingerprint: EmbeddingFingerprint = EmbeddingFingerprint()
+
+    def __post_init__(self) -> None:
+        """Check each setting by itself."""
+        _check_choice("metric", self.metric, METRICS)
+        _check_choice("fine", self.fine, FINE)
+        _check_choice("tokenizer", self.tokenizer, tuple(LEXICAL))
+        if self.dim is not None and (not isinstance(self.dim, int) or self.dim < 1):
+            raise InputError(f"got dim={self.dim!r}, wanted the dimension of the vectors, at least 1")
+        if self.training_minimum is not None and (not isinstance(self.training_minimum, int) or self.training_minimum < 1):
+            raise InputError(f"got training_minimum={self.training_minimum!r}, wanted a number of vectors, at least 1")
+        self.new_codec()
+
+    def new_codec(self) -> SearchableCodec:
+        """Create the codec for the codes in memory, unfitted."""
+        codec = codec_named(self.codec)
+        if not isinstance(codec, SearchableCodec):
+            raise InputError(f"got codec={self.codec!r}, which cannot be searched: it is meant for fine=")
+        return codec
+
+    def new_fine_codec(self) -> Codec | None:
+        """Create the codec of the fine tier, or None where there is no fine tier."""
+        return None if self.fine == NO_FINE else codec_named(self.fine)
+
+
+def load(connection: Connection) -> Settings | None:
+    """Read the settings of a collection; None if it has just been created."""
+    stored = {name: json.loads(value) for name, value in connection.execute("SELECT name, value FROM settings")}
+    if not stored:
+        return None
+    fingerprint = EmbeddingFingerprint(**stored.pop("fingerprint"))
+    return Settings(**stored, fingerprint=fingerprint)
+
+
+def save(connection: Connection, settings: Settings) -> None:
+    """Write the settings."""
+    stored = asdict(settings)
+    connection.executemany(
+        "INSERT OR REPLACE INTO settings VALUES (?, ?)", ((name, json.dumps(value)) for name, value in stored.items())
+    )
+
+
+def reconciled(kept: Settings, asked: Mapping[str, Any], name: str) -> Settings:
+    """Check what a user asked for against what the collection has; what was not asked for is None.
+
+    Raises:
+        SettingsError: a setting that the collection does not have.
+        FingerprintError: another embedding model.
+    """
+    for setting, wanted in asked.items():
+        own = getattr(kept, setting)
+        if wanted is None or setting == "fingerprint" or (setting == "dim" and own is None):
+            continue
+        if own != wanted:
+            raise SettingsError(
+                f"{name} was made with {setting}={own!r} and cannot be opened with {setting}={wanted!r}: "
+                "leave the setting out, or make a new collection"
+            )
+    fingerprint = EmbeddingFingerprint.of(asked.get("fingerprint"))
+    differences = kept.fingerprint.differences(fingerprint)
+    if differences:
+        raise FingerprintError(
+            f"{name} was filled by another embedding model ({'; '.join(differences)}), and the vectors of two models cannot be "
+            "compared: use the model that filled it, or make a new collection"
+        )
+    return replace(kept, dim=kept.dim or asked.get("dim"), fingerprint=kept.fingerprint.completed(fingerprint))
+
+
+def _check_choice(name: str, given: Any, wanted: tuple[str, ...]) -> None:
+    if given not in wanted:
+        raise InputError(f"got {name}={given!r}, wanted one of {list(wanted)}")

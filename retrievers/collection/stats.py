@@ -1,0 +1,64 @@
+"""Every byte that a collection takes, by what it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rarebit.retrievers.collection.storage import Connection
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Sizes in bytes. ``memory`` is what the index keeps in the process, ``disk`` what the file holds.
+
+    ``memory``: codes; row_ids (with the marks of deletion); bitmaps (rows of the last filters); codec (learned arrays).
+    ``disk``: codes, fine, text, metadata, ids are the content; file is the whole file with its indexes, lexical index and log.
+    """
+
+    count: int
+    dim: int | None
+    metric: str
+    codec: str
+    fine: str
+    trained: bool
+    memory: Mapping[str, int]
+    disk: Mapping[str, int]
+
+    @property
+    def memory_per_vector(self) -> float:
+        """Bytes a vector of everything that the index keeps in memory."""
+        return sum(self.memory.values()) / self.count if self.count else 0.0
+
+    @property
+    def disk_per_vector(self) -> float:
+        """Bytes a vector of both tiers in the file: codes and fine vectors, without texts and metadata."""
+        return (self.disk["codes"] + self.disk["fine"]) / self.count if self.count else 0.0
+
+    @property
+    def float32_per_vector(self) -> int:
+        """Bytes of a vector kept as float32, to compare with."""
+        return 4 * (self.dim or 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as JSON."""
+        return {
+            **asdict(self),
+            "memory_per_vector": round(self.memory_per_vector, 2),
+            "disk_per_vector": round(self.disk_per_vector, 2),
+            "float32_per_vector": self.float32_per_vector,
+        }
+
+
+def content_bytes(connection: Connection) -> dict[str, int]:
+    """Sum up the sizes of what the rows hold."""
+    codes, fine, (text, metadata, ids) = (
+        connection.execute("SELECT sum(length(code)) FROM codes").fetchone()[0],
+        connection.execute("SELECT sum(length(code)) FROM fine").fetchone()[0],
+        connection.execute(
+            "SELECT sum(length(CAST(text AS BLOB))), sum(length(CAST(metadata AS BLOB))), sum(length(CAST(id AS BLOB))) FROM rows"
+        ).fetchone(),
+    )
+    sizes = {"codes": codes, "fine": fine, "text": text, "metadata": metadata, "ids": ids}
+    return {name: size or 0 for name, size in sizes.items()}
