@@ -143,12 +143,14 @@ class Codec(ABC):
 
     def _fit(self, vectors: Vectors, queries: Queries | None) -> None:
         """Learn nothing; codecs that learn override this."""
+        del vectors, queries
 
     def _arrays(self) -> Arrays:
         return {}
 
     def _restore(self, arrays: Arrays) -> None:
         """Take back what :meth:`_arrays` gave."""
+        del arrays
 
 
 class SearchableCodec(Codec):

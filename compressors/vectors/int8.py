@@ -35,4 +35,5 @@ class Int8(Codec):
     def _decode(self, codes: Codes) -> Vectors:
         scales = np.ascontiguousarray(codes[:, :SCALE_BYTES]).view("<f4")
         levels = codes[:, SCALE_BYTES:].view(np.int8)
-        return levels.astype(np.float32) * scales
+        vectors: Vectors = levels.astype(np.float32) * scales
+        return vectors

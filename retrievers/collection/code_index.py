@@ -77,7 +77,8 @@ class Segment:
         first, last = np.searchsorted(row_ids, [int(self.row_ids[0]), int(self.row_ids[-1]) + 1])
         wanted = row_ids[first:last].astype(self.row_ids.dtype)
         places = np.searchsorted(self.row_ids, wanted)
-        return places[self.row_ids[places] == wanted]
+        found: npt.NDArray[np.intp] = places[self.row_ids[places] == wanted]
+        return found
 
     def search(self, prepared: Queries, k: int, allowed: RowIds | None) -> tuple[ScoreMatrix, RowIdMatrix] | None:
         """Scan the codes of the living, allowed rows; None when there are none."""
@@ -85,9 +86,7 @@ class Segment:
         available = len(self.row_ids) if mask is None else int(np.count_nonzero(mask))
         if not available:
             return None
-        parameters = (
-            None if mask is None else faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
-        )
+        parameters = None if mask is None else _only(mask)
         scores, places = self.index.search(prepared, min(k, available), params=parameters)
         row_ids = self.row_ids[places].astype(np.int64)
         row_ids[places < 0] = NOWHERE
@@ -171,9 +170,9 @@ class CodeIndex:
             if view is None or view.state.generation != state.generation or view.last_removal < state.removals_forgotten:
                 view = View(state, codec)
             view = _compacted(_brought_to(view, connection, state), connection)
-            if view.count != state.count:
+            if view.count != state.row_count:
                 raise DamagedFileError(
-                    f"the file holds the codes of {view.count} rows, wanted {state.count}: restore it from a backup"
+                    f"the file holds the codes of {view.count} rows, wanted {state.row_count}: restore it from a backup"
                 )
             self._view = view
         return view
@@ -182,6 +181,11 @@ class CodeIndex:
         """Forget the view, and free its memory."""
         with self._lock:
             self._view = None
+
+
+def _only(mask: Mask) -> Any:
+    library: Any = faiss  # its stubs know the C++ signatures, not the Python ones
+    return library.SearchParameters(sel=library.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
 
 
 def _brought_to(view: View, connection: Connection, state: State) -> View:

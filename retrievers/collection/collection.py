@@ -86,7 +86,7 @@ class Collection:
             CollectionNotFoundError, ForeignFileError, FormatVersionError, DamagedFileError: the file is not what was expected.
             SettingsError, FingerprintError: the collection was made with other settings, or by another model.
         """
-        asked = {
+        asked: dict[str, Any] = {
             "dim": dim,
             "metric": metric,
             "codec": codec,
@@ -194,7 +194,7 @@ class Collection:
         """Count the rows, or those that match a filter."""
         if filter is None:
             with self._storage.read() as connection:
-                return read_state(connection).count
+                return read_state(connection).row_count
         with self._snapshot() as snapshot:
             return len(snapshot.matching(_checked_filter(filter)) or ())
 
@@ -335,7 +335,7 @@ class Collection:
         }
         trained = view.codec is not None and view.codec.name == settings.new_codec().name
         return Stats(
-            count=state.count,
+            count=state.row_count,
             dim=settings.dim,
             metric=settings.metric,
             codec=settings.codec,
@@ -355,7 +355,7 @@ class Collection:
         aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             self._storage.copy_to(aside)
-            os.replace(aside, target)
+            aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""The one filter language: a small tree of And, Or, Not and Compare over metadata.
+r"""The one filter language: a small tree of And, Or, Not and Compare over metadata.
 
 Both frameworks' filters are translated into it. What each operator means is defined here, once, in :meth:`Compare.holds`;
 :mod:`.facts` finds the same rows through the database's index.
@@ -10,7 +10,7 @@ Meaning:
     - Numbers compare with numbers (a boolean counts as 0 or 1, as in Python), strings with strings by code point; a comparison
       of unlike types is false, never an error. ``ne`` and ``nin`` are the negations of ``eq`` and ``in``.
     - ``contains``: the list holds the value, or the string holds the substring; ``any`` and ``all``: of several such values.
-    - ``like``: SQL's pattern over the whole string, case-sensitive, ``%`` any run, ``_`` one character, ``\\`` escapes.
+    - ``like``: SQL's pattern over the whole string, case-sensitive, ``%`` any run, ``_`` one character, ``\`` escapes.
     - ``text_match`` and ``text_match_insensitive``: the string holds the substring. ``is_empty``: missing, null, "" or [].
 """
 
@@ -69,8 +69,8 @@ class Compare:
     Args:
         field: the metadata key, or a dotted path into nested dictionaries.
         op: one of :data:`OPERATORS`.
-        value: a JSON value; a list for ``in``, ``nin``, ``any`` and ``all``; a string for the text operators; for ``exists`` and
-            ``is_empty`` True (the default) or False for the opposite.
+        value: a JSON value; a list for ``in``, ``nin``, ``any`` and ``all``; a string for the text operators; for
+            ``exists`` and ``is_empty`` True (the default) or False for the opposite.
 
     Raises:
         FilterError: an unknown operator, or a value that it cannot take.
@@ -96,9 +96,9 @@ class Compare:
         if self.op in NEGATED:
             return not Compare(self.field, NEGATED[self.op], self.value).holds(present)
         if self.op == "exists":
-            return bool(present) == self.value
+            return bool(present) is self.value
         if self.op == "is_empty":
-            return all(value is None or value == "" or value == [] for value in present) == self.value
+            return all(value is None or value in ("", []) for value in present) is self.value
         if (self.op == "eq" and self.value is None) or (self.op == "in" and None in self.value and not _filled(present)):
             return not _filled(present)
         return any(value is not None and self._holds_for(value) for value in present)
@@ -256,6 +256,6 @@ def _checked(children: Sequence[Filter]) -> tuple[Filter, ...]:
 
 @lru_cache(maxsize=256)
 def _like(pattern: str) -> re.Pattern[str]:
-    translated = {"%": ".*", "_": "."}
-    parts = re.findall(r"\\.|.", pattern, flags=re.DOTALL)
-    return re.compile("".join(translated.get(part, re.escape(part[-1])) for part in parts), flags=re.DOTALL)
+    wildcards = {"%": ".*", "_": "."}
+    parts: list[str] = re.findall(r"\\.|.", pattern, flags=re.DOTALL)
+    return re.compile("".join(wildcards[part] if part in wildcards else re.escape(part[-1]) for part in parts), flags=re.DOTALL)

@@ -80,7 +80,7 @@ class Writer:
         if not wanted.training_minimum or not isinstance(self._codec, Exact):
             return False
         minimum = self._settings.training_minimum or wanted.training_minimum
-        return read_state(self._connection).count >= minimum
+        return read_state(self._connection).row_count >= minimum
 
     def _train(self) -> None:
         exact, connection = self._codec, self._connection
@@ -97,7 +97,7 @@ class Writer:
 
 
 def stored_codec(connection: Connection, settings: Settings) -> SearchableCodec | None:
-    """Give the codec in which the codes are stored: the trained one, or the exact one until it is; None before the first row."""
+    """Give the codec in which the codes are stored: the trained one, the exact one until then, None before the first row."""
     if settings.dim is None:
         return None
     stored = connection.execute("SELECT name, config, learned FROM codec").fetchone()

@@ -6,6 +6,7 @@ import sys
 from collections import OrderedDict
 from functools import cached_property
 from threading import Lock
+from typing import Any
 
 from pyroaring import BitMap64
 
@@ -41,18 +42,19 @@ class Matcher:
                 return self._tested_one_by_one(tree)
 
     def _compared(self, compare: Compare) -> BitMap64:
-        field, op, value = compare.field, compare.op, compare.value
+        field, op = compare.field, compare.op
+        value: Any = compare.value
         if op in NEGATED:
             return self._everything - self._compared(Compare(field, NEGATED[op], value))
         if op == "eq" and value is None:
             return self._everything - facts.rows_with_value(self._connection, field)
         if op == "is_empty" and value is True:
             return self._everything - facts.rows_filled(self._connection, field)
-        if value is False and op in ("is_empty", "exists"):
-            return self._everything - self._compared(Compare(field, op))
         if op == "in" and None in value:
             others = Compare(field, "in", [wanted for wanted in value if wanted is not None])
             return self._compared(Compare(field, "eq", None)) | self._compared(others)
+        if op in ("is_empty", "exists") and value is False:
+            return self._everything - self._compared(Compare(field, op))
         return facts.rows_where(self._connection, compare)
 
     def _tested_one_by_one(self, tree: Where) -> BitMap64:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from rarebit.arrays import Codes, RowIds
-from rarebit.errors import DamagedFileError, MetadataError
+from rarebit.errors import DamagedFileError, InputError, MetadataError
 from rarebit.retrievers.collection import facts
 from rarebit.retrievers.collection.records import Metadata, Row
 from rarebit.retrievers.collection.schema import REMOVALS_KEPT
-from rarebit.retrievers.collection.storage import Connection, State, read_state
+from rarebit.retrievers.collection.storage import Connection, read_state
 
 T = TypeVar("T")
 
@@ -31,9 +31,16 @@ class NewRow(NamedTuple):
     encoded: str
 
 
-def new_row(row_id: str, text: str, metadata: Metadata) -> NewRow:
-    """Encode and check one row; raises MetadataError for what JSON cannot hold without loss."""
-    return NewRow(row_id, text, metadata, _encoded(row_id, metadata))
+def new_row(key: str, text: str, metadata: Mapping[str, Any] | None) -> NewRow:
+    """Encode and check one row; raises InputError, and MetadataError for what JSON cannot hold without loss."""
+    if not isinstance(text, str):
+        raise InputError(f"got a text of type {type(text).__name__} for id {key!r}, wanted a string")
+    try:
+        f"{key}{text}".encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the id or text {key!r} is not valid Unicode ({error}): decode it with errors='replace'") from error
+    encoded = _encoded(key, {} if metadata is None else metadata)
+    return NewRow(key, text, json.loads(encoded), encoded)
 
 
 def replace(connection: Connection, new: Sequence[NewRow], codes: Codes, fine: Codes | None) -> None:
@@ -53,7 +60,7 @@ def replace(connection: Connection, new: Sequence[NewRow], codes: Codes, fine: C
         ((*fact, row_id) for row_id, row in zip(row_ids, new, strict=True) for fact in facts.facts_of(row.metadata)),
     )
     connection.execute("INSERT INTO lexical (rowid, text) SELECT row_id, text FROM rows WHERE row_id >= ?", (first,))
-    connection.execute("UPDATE state SET count = count + ?, next_row_id = ?", (len(new), row_ids.stop))
+    connection.execute("UPDATE state SET row_count = row_count + ?, next_row_id = ?", (len(new), row_ids.stop))
 
 
 def insert_codes(connection: Connection, table: str, row_ids: Iterable[int], codes: Codes) -> None:
@@ -64,7 +71,7 @@ def insert_codes(connection: Connection, table: str, row_ids: Iterable[int], cod
 def delete(connection: Connection, row_ids: Sequence[int]) -> int:
     """Delete rows and everything derived from them; the row ids are not used again. Returns how many were deleted."""
     for chunk in chunks(row_ids, PARAMETERS[-1]):
-        stored = list(_select_in(connection, "SELECT row_id, text, metadata FROM rows WHERE row_id IN", chunk))
+        stored = _select_in(connection, "SELECT row_id, text, metadata FROM rows WHERE row_id IN", chunk)
         connection.executemany(
             "INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)", ((row_id, text) for row_id, text, _ in stored)
         )
@@ -75,17 +82,17 @@ def delete(connection: Connection, row_ids: Sequence[int]) -> int:
         for table in ("rows", "codes", "fine"):
             connection.executemany(f"DELETE FROM {table} WHERE row_id = ?", ((row_id,) for row_id in chunk))
         connection.executemany("INSERT INTO removals (row_id) VALUES (?)", ((row_id,) for row_id in chunk))
-    connection.execute("UPDATE state SET count = count - ?", (len(row_ids),))
+    connection.execute("UPDATE state SET row_count = row_count - ?", (len(row_ids),))
     return len(row_ids)
 
 
 def delete_all(connection: Connection) -> int:
     """Delete every row at once."""
-    count = read_state(connection).count
+    count = read_state(connection).row_count
     for table in ("rows", "codes", "fine", "facts", "removals"):
         connection.execute(f"DELETE FROM {table}")
     connection.execute("INSERT INTO lexical (lexical) VALUES ('delete-all')")
-    connection.execute("UPDATE state SET count = 0, generation = generation + 1")
+    connection.execute("UPDATE state SET row_count = 0, generation = generation + 1")
     return count
 
 
@@ -149,12 +156,14 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _select_in(connection: Connection, select: str, values: Sequence[Any]) -> Iterator[Any]:
+def _select_in(connection: Connection, select: str, values: Sequence[Any]) -> list[Any]:
     """Run ``select ... IN (values)``, with every value a bound parameter."""
+    found: list[Any] = []
     for chunk in chunks(values, PARAMETERS[-1]):
         size = next(size for size in PARAMETERS if size >= len(chunk))
         padded = chunk + [chunk[-1]] * (size - len(chunk))
-        yield from connection.execute(f"{select} ({','.join('?' * size)})", padded)
+        found += connection.execute(f"{select} ({','.join('?' * size)})", padded).fetchall()
+    return found
 
 
 def _row(stored: tuple[int, str, str, str]) -> tuple[int, Row]:
@@ -167,21 +176,25 @@ def _matrix(found: Iterable[tuple[int, bytes]], code_size: int) -> tuple[RowIds,
     joined = b"".join(code for _, code in pairs)
     if len(joined) != len(pairs) * code_size:
         raise DamagedFileError(
-            f"{len(pairs)} stored codes have {len(joined)} bytes, wanted {len(pairs) * code_size}: restore the file from a backup"
+            f"{len(pairs)} stored codes have {len(joined)} bytes, wanted {len(pairs) * code_size}: "
+            "restore the file from a backup"
         )
     row_ids = np.fromiter((row_id for row_id, _ in pairs), dtype=np.int64, count=len(pairs))
     return row_ids, np.frombuffer(joined, dtype=np.uint8).reshape(len(pairs), code_size)
 
 
-def _encoded(row_id: str, metadata: Metadata) -> str:
+def _encoded(key: str, metadata: Mapping[str, Any]) -> str:
     try:
+        if not isinstance(metadata, Mapping):
+            raise TypeError(f"it is a {type(metadata).__name__}")  # noqa: TRY301
+        metadata = dict(metadata)
         _check_keys(metadata)
         encoded = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         encoded.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise MetadataError(
-            f"the metadata of id {row_id!r} cannot be kept as JSON ({error}): wanted a dictionary with string keys and strings, "
-            "finite numbers, booleans, None, lists and dictionaries as values; convert dates and the like first"
+            f"the metadata of id {key!r} cannot be kept as JSON ({error}): wanted a dictionary with string keys and "
+            "strings, finite numbers, booleans, None, lists and dictionaries as values; convert dates and the like first"
         ) from error
     return encoded
 
@@ -196,23 +209,3 @@ def _check_keys(value: Any) -> None:
     elif isinstance(value, list | tuple):
         for inner in value:
             _check_keys(inner)
-
-
-__all__ = [
-    "NewRow",
-    "State",
-    "after",
-    "by_ids",
-    "by_row_ids",
-    "chunks",
-    "codes_between",
-    "codes_of",
-    "delete",
-    "delete_all",
-    "finish",
-    "insert_codes",
-    "latest_removal",
-    "new_row",
-    "replace",
-    "row_ids_of",
-]

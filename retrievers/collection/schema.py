@@ -20,13 +20,15 @@ CREATE TABLE state (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
     version INTEGER NOT NULL,
     generation INTEGER NOT NULL,
-    count INTEGER NOT NULL,
+    row_count INTEGER NOT NULL,
     next_row_id INTEGER NOT NULL,
     removals_forgotten INTEGER NOT NULL
 );
 INSERT INTO state VALUES (1, 1, 1, 0, 1, 0);
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE codec (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), name TEXT NOT NULL, config TEXT NOT NULL, learned BLOB NOT NULL);
+CREATE TABLE codec (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1), name TEXT NOT NULL, config TEXT NOT NULL, learned BLOB NOT NULL
+);
 CREATE TABLE rows (row_id INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL);
 CREATE TABLE codes (row_id INTEGER PRIMARY KEY, code BLOB NOT NULL);
 CREATE TABLE fine (row_id INTEGER PRIMARY KEY, code BLOB NOT NULL);
@@ -48,4 +50,5 @@ Chinese, Japanese, Thai)."""
 
 def lexical_table(tokenizer: str) -> str:
     """Give the statement that creates the FTS5 table; it keeps no copy of the text."""
-    return f"CREATE VIRTUAL TABLE lexical USING fts5(text, content='rows', content_rowid='row_id', tokenize='{LEXICAL[tokenizer]}')"
+    options = f"content='rows', content_rowid='row_id', tokenize='{LEXICAL[tokenizer]}'"
+    return f"CREATE VIRTUAL TABLE lexical USING fts5(text, {options})"

@@ -1,4 +1,4 @@
-"""Reading and searching one commit of a collection: candidates from the codes in memory, order from the fine vectors on disk."""
+"""Reading and searching one commit: candidates from the codes in memory, their order from the fine vectors on disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rarebit.retrievers.collection import lexical, ranking, rows
 from rarebit.retrievers.collection.code_index import NOWHERE, View
 from rarebit.retrievers.collection.filters import Filter
 from rarebit.retrievers.collection.matching import RememberedMatches
-from rarebit.retrievers.collection.records import Hit
+from rarebit.retrievers.collection.records import Hit, Row
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection
 
@@ -137,6 +137,6 @@ class Snapshot:
         return [(row_id, min(1.0, max(-1.0, score))) for row_id, score in found]
 
 
-def _hit(stored: Mapping[int, rows.Row], row_id: int, score: float, vectors: Mapping[int, Vector]) -> Hit:
+def _hit(stored: Mapping[int, Row], row_id: int, score: float, vectors: Mapping[int, Vector]) -> Hit:
     row = stored[row_id]
     return Hit(row.id, score, row.text, row.metadata, vectors.get(row_id))

@@ -57,7 +57,8 @@ def content_bytes(connection: Connection) -> dict[str, int]:
         connection.execute("SELECT sum(length(code)) FROM codes").fetchone()[0],
         connection.execute("SELECT sum(length(code)) FROM fine").fetchone()[0],
         connection.execute(
-            "SELECT sum(length(CAST(text AS BLOB))), sum(length(CAST(metadata AS BLOB))), sum(length(CAST(id AS BLOB))) FROM rows"
+            "SELECT sum(length(CAST(text AS BLOB))), sum(length(CAST(metadata AS BLOB))), sum(length(CAST(id AS BLOB))) "
+            "FROM rows"
         ).fetchone(),
     )
     sizes = {"codes": codes, "fine": fine, "text": text, "metadata": metadata, "ids": ids}

@@ -29,14 +29,14 @@ class State(NamedTuple):
 
     version: int
     generation: int
-    count: int
+    row_count: int
     next_row_id: int
     removals_forgotten: int
 
 
 def read_state(connection: Connection) -> State:
     """Read where the collection stands, as this transaction sees it."""
-    row = connection.execute("SELECT version, generation, count, next_row_id, removals_forgotten FROM state").fetchone()
+    row = connection.execute("SELECT version, generation, row_count, next_row_id, removals_forgotten FROM state").fetchone()
     if row is None:
         raise errors.DamagedFileError("the collection's state row is missing: restore the file from a backup")
     return State(*row)
@@ -275,7 +275,8 @@ def _translation(error: sqlite3.Error, name: str, lock_timeout: float) -> errors
     code = None if primary is None else primary & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return errors.LockedError(
-            f"another process has been writing to {name} for more than {lock_timeout} s: try again, or open with a longer lock_timeout"
+            f"another process has been writing to {name} for more than {lock_timeout} s: "
+            "try again, or open with a longer lock_timeout"
         )
     if code == sqlite3.SQLITE_NOTADB:
         return errors.ForeignFileError(

@@ -64,7 +64,8 @@ def normalized(vectors: Vectors) -> Vectors:
     """Scale each vector to length 1; a vector of zeros has no direction and stays as it is."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     norms[norms == 0] = 1
-    return (vectors / norms).astype(np.float32)
+    directions: Vectors = (vectors / norms).astype(np.float32)
+    return directions
 
 
 def _as_float32(given: VectorsLike) -> npt.NDArray[np.float32]:
