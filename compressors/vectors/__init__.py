@@ -7,6 +7,8 @@ package loads no codec, and so not faiss.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +17,6 @@ from rarebit.compressors.vectors.codec import ARRAYS_FILE, CONFIG_FILE, Codec, S
 from rarebit.errors import InputError
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
-
     from rarebit.compressors.vectors.exact import Exact
     from rarebit.compressors.vectors.float16 import Float16
     from rarebit.compressors.vectors.int8 import Int8

@@ -8,9 +8,11 @@ of :mod:`rarebit.compressors.vectors`.
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +21,11 @@ import safetensors.numpy
 from rarebit.arrays import Codes, Queries, Vectors, VectorsLike, as_vectors
 from rarebit.errors import CodecError, InputError, NotFittedError
 
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
-
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 """The learned arrays of a codec, by name, as safetensors holds them."""
+
+Own = TypeVar("Own", bound="Codec")
+"""The codec's own class; written out because the run-time shape checks do not know ``Self``."""
 
 CONFIG_FILE = "config.json"
 ARRAYS_FILE = "codec.safetensors"
@@ -71,7 +72,7 @@ class Codec(ABC):
         """Bytes of everything learned, which every process that uses the codec holds once."""
         return sum(array.nbytes for array in self._arrays().values()) if self.is_fitted else 0
 
-    def fit(self, vectors: VectorsLike, queries: VectorsLike | None = None) -> Self:
+    def fit(self: Own, vectors: VectorsLike, queries: VectorsLike | None = None) -> Own:
         """Learn the code from a sample of the vectors, and return the codec itself.
 
         Args:
@@ -88,7 +89,7 @@ class Codec(ABC):
         self._fit(checked, None if queries is None else as_vectors(queries, dim=self._dim))
         return self
 
-    def with_dim(self, dim: int) -> Self:
+    def with_dim(self: Own, dim: int) -> Own:
         """Make a codec that learns nothing ready for vectors of this dimension."""
         if self.training_minimum:
             raise CodecError(f"{self!r} learns from vectors: call fit(vectors)")
@@ -123,7 +124,7 @@ class Codec(ABC):
         return safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in self._arrays().items()})
 
     @classmethod
-    def restore(cls, *, dim: int, config: Mapping[str, Any], learned: bytes) -> Self:
+    def restore(cls: type[Own], *, dim: int, config: Mapping[str, Any], learned: bytes) -> Own:
         """Rebuild the codec from its configuration and what :meth:`learned` returned."""
         codec = cls(**config)
         codec._dim = dim

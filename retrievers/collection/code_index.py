@@ -167,7 +167,7 @@ class CodeIndex:
         """Give the view of the commit that the connection's transaction sees; call with the lock held."""
         view = self._view
         if view is None or view.state.version != state.version:
-            if view is None or view.state.generation != state.generation or view.last_removal < state.removals_forgotten:
+            if view is None or not _can_follow(view, state):
                 view = View(state, codec)
             view = _compacted(_brought_to(view, connection, state), connection)
             if view.count != state.row_count:
@@ -186,6 +186,12 @@ class CodeIndex:
 def _only(mask: Mask) -> Any:
     library: Any = faiss  # its stubs know the C++ signatures, not the Python ones
     return library.SearchParameters(sel=library.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
+
+
+def _can_follow(view: View, state: State) -> bool:
+    """Whether a view leads to a commit by appending and removing, or all codes have to be read again."""
+    same_codes = view.codec is not None and view.state.generation == state.generation
+    return same_codes and view.last_removal >= state.removals_forgotten
 
 
 def _brought_to(view: View, connection: Connection, state: State) -> View:
@@ -208,12 +214,12 @@ def _brought_to(view: View, connection: Connection, state: State) -> View:
 def _compacted(view: View, connection: Connection) -> View:
     """Merge small neighbours and write segments anew that hold many deleted rows."""
     segments: list[Segment] = []
-    for segment in view.segments:
+    for segment in (segment for segment in view.segments if segment.count):
         merged = [segment]
         while segments and _should_merge(segments[-1], merged):
             merged.insert(0, segments.pop())
         segments.append(_rebuilt(view, merged, connection) if len(merged) > 1 or _mostly_dead(segment) else segment)
-    return replace(view, segments=tuple(segment for segment in segments if segment.count))
+    return replace(view, segments=tuple(segments))
 
 
 def _should_merge(left: Segment, right: Sequence[Segment]) -> bool:

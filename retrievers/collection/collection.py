@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -64,7 +64,7 @@ class Collection:
         fingerprint: EmbeddingFingerprint | str | None = None,
         read_only: bool = False,
         lock_timeout: float = LOCK_TIMEOUT,
-    ) -> Self:
+    ) -> Collection:
         """Open a collection; create it on first use.
 
         A setting left out takes the collection's own value, or at creation the default.
@@ -364,7 +364,7 @@ class Collection:
         self._storage.close()
         self._index.drop()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Collection:
         """Use the collection in a ``with`` block, which closes it."""
         return self
 

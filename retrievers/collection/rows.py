@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from rarebit.arrays import Codes, RowIds
+from rarebit.arrays import Codes, FineCodes, RowIds
 from rarebit.errors import DamagedFileError, InputError, MetadataError
 from rarebit.retrievers.collection import facts
 from rarebit.retrievers.collection.records import Metadata, Row
@@ -43,7 +43,7 @@ def new_row(key: str, text: str, metadata: Mapping[str, Any] | None) -> NewRow:
     return NewRow(key, text, json.loads(encoded), encoded)
 
 
-def replace(connection: Connection, new: Sequence[NewRow], codes: Codes, fine: Codes | None) -> None:
+def replace(connection: Connection, new: Sequence[NewRow], codes: Codes, fine: FineCodes | None) -> None:
     """Insert rows with their codes; rows that have one of the ids already are replaced and get a new row id."""
     delete(connection, row_ids_of(connection, [row.id for row in new]))
     first = read_state(connection).next_row_id

@@ -19,11 +19,12 @@ Vector: TypeAlias = Float32[npt.NDArray[np.float32], "dim"]
 Vectors: TypeAlias = Float32[npt.NDArray[np.float32], "n dim"]
 Queries: TypeAlias = Float32[npt.NDArray[np.float32], "q dim"]
 Codes: TypeAlias = UInt8[npt.NDArray[np.uint8], "n code_size"]
+FineCodes: TypeAlias = UInt8[npt.NDArray[np.uint8], "n fine_code_size"]
 Scores: TypeAlias = Float32[npt.NDArray[np.float32], "n"]
 ScoreMatrix: TypeAlias = Float32[npt.NDArray[np.float32], "q k"]
 RowIds: TypeAlias = Int64[npt.NDArray[np.int64], "n"]
 RowIdMatrix: TypeAlias = Int64[npt.NDArray[np.int64], "q k"]
-Mask: TypeAlias = Bool[npt.NDArray[np.bool_], "n"]
+Mask: TypeAlias = Bool[npt.NDArray[np.bool_], "rows"]
 
 VectorsLike: TypeAlias = npt.ArrayLike
 """What users may pass for vectors: anything that numpy makes a matrix of numbers from."""

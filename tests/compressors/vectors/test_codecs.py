@@ -1,0 +1,165 @@
+"""Every codec: round trip, scores against decoded vectors, saved and loaded, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from rarebit.compressors.vectors import Codec, SearchableCodec, codec_named, load_codec
+from rarebit.errors import CodecError, DimensionError, InputError, NotFittedError, VectorError
+
+DIM = 48
+SPELLINGS = ["float32", "float16", "int8", "sq8", "sq4", "rabitq"]
+SEARCHABLE = [spelling for spelling in SPELLINGS if spelling != "int8"]
+BYTES = {"float32": 4 * DIM, "float16": 2 * DIM, "int8": DIM + 4, "sq8": DIM, "sq4": DIM // 2, "rabitq": DIM // 8 + 8}
+LARGEST_ERROR = {"float32": 0.0, "float16": 0.001, "int8": 0.01, "sq8": 0.02, "sq4": 0.3}
+"""Relative to the length of the vector."""
+
+
+def unit_vectors(count: int, dim: int = DIM, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((count, dim)) + 0.5
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    return unit_vectors(2000)
+
+
+@pytest.fixture(scope="module", params=SPELLINGS)
+def codec(request: pytest.FixtureRequest, vectors: np.ndarray) -> Codec:
+    return codec_named(request.param).fit(vectors)
+
+
+@pytest.fixture(scope="module", params=SEARCHABLE)
+def searchable(request: pytest.FixtureRequest, vectors: np.ndarray) -> SearchableCodec:
+    fitted = codec_named(request.param).fit(vectors)
+    assert isinstance(fitted, SearchableCodec)
+    return fitted
+
+
+def test_the_oracle_table_names_every_codec() -> None:
+    assert set(BYTES) == set(SPELLINGS)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_code_size_is_what_a_code_takes(spelling: str, vectors: np.ndarray) -> None:
+    fitted = codec_named(spelling).fit(vectors)
+    assert fitted.code_size == BYTES[spelling]
+    assert fitted.encode(vectors[:7]).shape == (7, BYTES[spelling])
+    assert fitted.encode(vectors[:7]).dtype == np.uint8
+
+
+@pytest.mark.parametrize("spelling", LARGEST_ERROR)
+def test_decoding_is_near_what_was_encoded(spelling: str, vectors: np.ndarray) -> None:
+    fitted = codec_named(spelling).fit(vectors)
+    errors = np.linalg.norm(fitted.decode(fitted.encode(vectors)) - vectors, axis=1)
+    assert errors.max() <= LARGEST_ERROR[spelling]
+
+
+def test_one_bit_keeps_the_direction(vectors: np.ndarray) -> None:
+    fitted = codec_named("rabitq").fit(vectors)
+    decoded = fitted.decode(fitted.encode(vectors))
+    cosines = (decoded * vectors).sum(axis=1) / np.linalg.norm(decoded, axis=1)
+    # The signs of a randomly rotated vector keep sqrt(2 / pi) = .798 of its length on average; the centre adds a little.
+    assert cosines.mean() > 0.79
+    assert cosines.min() > 0.6
+
+
+def test_encoding_again_what_was_decoded_changes_nothing_more() -> None:
+    vectors = unit_vectors(100)
+    for spelling in ("float32", "float16", "int8"):
+        fitted = codec_named(spelling).fit(vectors)
+        decoded = fitted.decode(fitted.encode(vectors))
+        assert np.allclose(fitted.decode(fitted.encode(decoded)), decoded, atol=1e-6)
+
+
+def test_int8_keeps_the_norm_and_zero() -> None:
+    vectors = np.array([[3000.0, -4000.0], [0.0, 0.0], [1e-20, 2e-20]], dtype=np.float32)
+    fitted = codec_named("int8").fit(vectors)
+    assert np.allclose(fitted.decode(fitted.encode(vectors)), vectors, rtol=0.01)
+
+
+def test_scores_are_inner_products_with_the_decoded_vectors(searchable: SearchableCodec, vectors: np.ndarray) -> None:
+    queries = unit_vectors(20, seed=1)
+    codes = searchable.encode(vectors)
+    scores, found = searchable.search_index(codes).search(searchable.prepare_queries(queries), 10)
+    if searchable.name == "rabitq":  # its estimate is better than its decoded vector; it has to be unbiased
+        true = np.take_along_axis(queries @ vectors.T, found, axis=1)
+        every, places = searchable.search_index(codes).search(searchable.prepare_queries(queries), len(vectors))
+        errors = every - np.take_along_axis(queries @ vectors.T, places, axis=1)
+        assert abs(errors.mean()) < 0.002
+        assert errors.std() < 0.13
+        assert true.mean() > (queries @ vectors.T).mean() + 0.1
+    else:
+        decoded = queries @ searchable.decode(codes).T
+        assert np.allclose(scores, np.take_along_axis(decoded, found, axis=1), atol=1e-3)
+        assert np.allclose(scores, -np.sort(-decoded, axis=1)[:, :10], atol=1e-3)
+
+
+def test_a_selector_limits_the_search(searchable: SearchableCodec, vectors: np.ndarray) -> None:
+    allowed = np.array([3, 500, 1999])
+    mask = np.zeros(len(vectors), dtype=bool)
+    mask[allowed] = True
+    selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+    index = searchable.search_index(searchable.encode(vectors))
+    _, found = index.search(searchable.prepare_queries(vectors[:1]), 5, params=faiss.SearchParameters(sel=selector))
+    assert set(found[0]) == {3, 500, 1999, -1}
+
+
+def test_fitting_is_deterministic(codec: Codec, vectors: np.ndarray) -> None:
+    again = type(codec)(**codec.config).fit(vectors)
+    assert np.array_equal(again.encode(vectors), codec.encode(vectors))
+
+
+def test_saved_and_loaded_it_is_the_same(codec: Codec, vectors: np.ndarray, tmp_path: Path) -> None:
+    codec.save_pretrained(tmp_path / "codec")
+    loaded = load_codec(tmp_path / "codec")
+    codes = codec.encode(vectors)
+    assert type(loaded) is type(codec)
+    assert loaded.config == codec.config
+    assert np.array_equal(loaded.encode(vectors), codes)
+    assert np.array_equal(loaded.decode(codes), codec.decode(codes))
+    if isinstance(loaded, SearchableCodec) and isinstance(codec, SearchableCodec):
+        queries = unit_vectors(3, seed=2)
+        one = codec.search_index(codes).search(codec.prepare_queries(queries), 5)
+        other = loaded.search_index(codes).search(loaded.prepare_queries(queries), 5)
+        assert np.array_equal(one[1], other[1])
+
+
+def test_nothing_encoded_is_an_empty_matrix(codec: Codec) -> None:
+    codes = codec.encode(np.empty((0, DIM), dtype=np.float32))
+    assert codes.shape == (0, codec.code_size)
+    assert codec.decode(codes).shape == (0, DIM)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_unfitted_codecs_say_so(spelling: str) -> None:
+    with pytest.raises(NotFittedError, match="fit"):
+        codec_named(spelling).encode([[1.0, 2.0]])
+    with pytest.raises(CodecError, match="no vectors"):
+        codec_named(spelling).fit(np.empty((0, 4), dtype=np.float32))
+
+
+def test_wrong_input_is_refused(codec: Codec) -> None:
+    with pytest.raises(DimensionError, match=rf"dimension 3, wanted {DIM}"):
+        codec.encode([[1.0, 2.0, 3.0]])
+    with pytest.raises(VectorError, match="NaN"):
+        codec.encode(np.full((2, DIM), np.nan, dtype=np.float32))
+    with pytest.raises(InputError, match="bytes"):
+        codec.decode(np.zeros((2, codec.code_size + 1), dtype=np.uint8))
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(InputError, match="rabitq"):
+        codec_named("raabitq")
+    with pytest.raises(InputError, match=r"\[4, 8\]"):
+        type(codec_named("sq8"))(bits=3)
+
+
+def test_float16_refuses_what_it_cannot_hold() -> None:
+    with pytest.raises(VectorError, match="float16"):
+        codec_named("float16").fit([[1e6, 0.0]]).encode([[1e6, 0.0]])

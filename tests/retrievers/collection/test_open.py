@@ -1,0 +1,169 @@
+"""Opening: creation, settings, fingerprints, foreign and newer files, read-only."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from rarebit import Collection, EmbeddingFingerprint
+from rarebit.errors import (
+    ClosedError,
+    CollectionNotFoundError,
+    DimensionError,
+    FingerprintError,
+    ForeignFileError,
+    FormatVersionError,
+    InputError,
+    ReadOnlyError,
+    SettingsError,
+    StorageError,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "docs.rarebit"
+
+
+def test_created_on_first_use_and_found_again(path: Path) -> None:
+    with Collection.open(path) as collection:
+        collection.add([[1, 2, 3]], texts=["one"], ids=["a"])
+    with Collection.open(path) as collection:
+        assert [(row.id, row.text) for row in collection] == [("a", "one")]
+        assert collection.settings.dim == 3
+
+
+def test_settings_are_kept_and_cannot_be_changed(path: Path) -> None:
+    Collection.open(path, metric="inner_product", codec="sq8", fine="float16", tokenizer="trigram", dim=4).close()
+    with Collection.open(path) as collection:
+        settings = collection.settings
+        assert (settings.metric, settings.codec, settings.fine) == ("inner_product", "sq8", "float16")
+        assert (settings.tokenizer, settings.dim) == ("trigram", 4)
+    for changed in ({"metric": "cosine"}, {"codec": "rabitq"}, {"fine": "none"}, {"tokenizer": "porter"}, {"dim": 5}):
+        with pytest.raises(SettingsError, match=next(iter(changed))):
+            Collection.open(path, **changed)  # type: ignore[arg-type]
+    Collection.open(path, metric="inner_product", codec="sq8", dim=4).close()
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+    "setting",
+    [{"metric": "l2"}, {"codec": "pq"}, {"codec": "int8"}, {"fine": "int4"}, {"tokenizer": "x"}, {"dim": 0}, {"training_minimum": 0}],
+)
+def test_unknown_settings_are_refused_before_a_file_is_made(path: Path, setting: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(setting))):
+        Collection.open(path, **setting)  # type: ignore[arg-type]
+    assert not path.exists()
+
+
+def test_the_dimension_can_be_given(path: Path) -> None:
+    with Collection.open(path, dim=3) as collection, pytest.raises(DimensionError, match="dimension 2, wanted 3"):
+        collection.add([[1, 2]])
+    with Collection.open(path) as collection:
+        assert collection.count() == 0
+
+
+def test_fingerprints_that_differ_are_refused(path: Path) -> None:
+    Collection.open(path, fingerprint=EmbeddingFingerprint("minilm", revision="1")).close()
+    with pytest.raises(FingerprintError, match="'bge' instead of 'minilm'"):
+        Collection.open(path, fingerprint="bge")
+    with pytest.raises(FingerprintError, match="revision"):
+        Collection.open(path, fingerprint=EmbeddingFingerprint("minilm", revision="2"))
+
+
+def test_unknown_parts_of_a_fingerprint_agree_and_are_filled_in(path: Path) -> None:
+    Collection.open(path).close()
+    Collection.open(path, fingerprint="minilm").close()
+    Collection.open(path, fingerprint=EmbeddingFingerprint("minilm", prompts={"query": "q: "})).close()
+    with Collection.open(path) as collection:
+        assert collection.settings.fingerprint == EmbeddingFingerprint("minilm", prompts={"query": "q: "})
+    with pytest.raises(FingerprintError, match="prompts"):
+        Collection.open(path, fingerprint=EmbeddingFingerprint("minilm", prompts={"query": "other"}))
+
+
+def test_a_file_that_is_no_database_is_left_alone(path: Path) -> None:
+    content = b"this is a text file, and a rather long one" * 100
+    path.write_bytes(content)
+    with pytest.raises(ForeignFileError, match="no SQLite file"):
+        Collection.open(path)
+    assert path.read_bytes() == content
+
+
+def test_another_database_is_left_alone(path: Path) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE mine (x)")
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(ForeignFileError, match="not a Rarebit collection"):
+        Collection.open(path)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_format_is_refused(path: Path) -> None:
+    Collection.open(path).close()
+    with sqlite3.connect(path) as raw:
+        raw.execute("PRAGMA user_version = 99")
+    raw.close()
+    with pytest.raises(FormatVersionError, match="format 99"):
+        Collection.open(path)
+
+
+def test_an_empty_file_is_filled(path: Path) -> None:
+    path.touch()
+    with Collection.open(path) as collection:
+        collection.add([[1.0]])
+    with Collection.open(path) as collection:
+        assert collection.count() == 1
+
+
+def test_read_only(path: Path) -> None:
+    with pytest.raises(CollectionNotFoundError, match="read-only"):
+        Collection.open(path, read_only=True)
+    assert not path.exists()
+    with Collection.open(path) as collection:
+        collection.add([[1, 0], [0, 1]], ids=["a", "b"])
+        with Collection.open(path, read_only=True) as reader:
+            assert [hit.id for hit in reader.search([0, 1], 1)] == ["b"]
+            collection.add([[1, 1]], ids=["c"])
+            assert reader.count() == 3
+            for write in (lambda: reader.add([[1, 1]]), lambda: reader.delete(["a"]), reader.delete_all):
+                with pytest.raises(ReadOnlyError, match="read_only"):
+                    write()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_in_a_folder_that_cannot_be_written(path: Path) -> None:
+    with Collection.open(path) as collection:
+        collection.add([[1, 0]])
+    path.parent.chmod(0o500)
+    try:
+        with Collection.open(path, read_only=True) as reader:
+            assert reader.count() == 1
+    finally:
+        path.parent.chmod(0o700)
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="folder"):
+        Collection.open(tmp_path / "nowhere" / "docs.rarebit")
+
+
+def test_closed_means_closed(path: Path) -> None:
+    for collection in (Collection.open(path), Collection.open()):
+        collection.close()
+        collection.close()
+        for call in (collection.count, lambda: collection.search([1.0]), lambda: collection.add([[1.0]]), collection.stats):
+            with pytest.raises(ClosedError, match="open it again"):
+                call()
+
+
+def test_names_with_odd_characters(tmp_path: Path) -> None:
+    for name in ("with space", "per%20cent", "question?mark=1", "hash#tag", "日本語"):
+        with Collection.open(tmp_path / name) as collection:
+            collection.add([[1.0]])
+        assert (tmp_path / name).exists()
+        with Collection.open(str(tmp_path / name), read_only=True) as collection:
+            assert collection.count() == 1
