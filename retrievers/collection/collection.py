@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -13,20 +11,17 @@ from typing import Any, Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from rarebit.arrays import Queries, Vectors, VectorsLike, as_vector, as_vectors, normalized
-from rarebit.compressors.vectors import SearchableCodec
+from rarebit.arrays import Vectors, VectorsLike, as_vector
 from rarebit.errors import FilterError, InputError
 from rarebit.retrievers.collection import ranking, rows
-from rarebit.retrievers.collection import settings as settings_
-from rarebit.retrievers.collection.code_index import CodeIndex
+from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.filters import And, Filter, Ids
-from rarebit.retrievers.collection.ingest import Batch, Writer, stored_codec
-from rarebit.retrievers.collection.matching import Matcher, RememberedMatches
+from rarebit.retrievers.collection.ingest import Batch, Writer
+from rarebit.retrievers.collection.matching import Matcher
 from rarebit.retrievers.collection.records import Hit, Row
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Metric, Settings
-from rarebit.retrievers.collection.snapshot import Snapshot
 from rarebit.retrievers.collection.stats import Stats, content_bytes
-from rarebit.retrievers.collection.storage import Connection, State, Storage, read_state
+from rarebit.retrievers.collection.storage import Storage, read_state
 
 BATCH_ROWS = 1024
 LOCK_TIMEOUT = 30.0
@@ -41,14 +36,9 @@ class Collection:
     commit made before it began, and a call that writes is kept whole or not at all. Two calls never see each other half done.
     """
 
-    def __init__(self, storage: Storage, asked: Mapping[str, Any]) -> None:
-        """Use :meth:`open`."""
-        self._storage = storage
-        self._asked = dict(asked)
-        self._index = CodeIndex()
-        self._remembered = RememberedMatches()
-        self._codec: tuple[int, SearchableCodec | None] = (0, None)
-        self._settings = self._agreed_settings()
+    def __init__(self, engine: Engine) -> None:
+        """Use :meth:`open` or :meth:`load`."""
+        self._engine = engine
 
     @classmethod
     def open(
@@ -63,6 +53,7 @@ class Collection:
         training_minimum: int | None = None,
         fingerprint: EmbeddingFingerprint | str | None = None,
         read_only: bool = False,
+        create: bool = True,
         lock_timeout: float = LOCK_TIMEOUT,
     ) -> Collection:
         """Open a collection; create it on first use.
@@ -80,6 +71,7 @@ class Collection:
             training_minimum: rows at which the codec is trained, in one step; until then answers are exact.
             fingerprint: of the embedding model, or its name; stored, and checked from then on.
             read_only: refuse to write, and to create the file.
+            create: create the file if it does not exist.
             lock_timeout: seconds to wait for another writer.
 
         Raises:
@@ -97,17 +89,38 @@ class Collection:
         }
         wanted = Settings(**{name: value for name, value in asked.items() if value is not None})
         where = None if path is None else Path(path)
-        return cls(Storage(where, read_only=read_only, tokenizer=wanted.tokenizer, lock_timeout=lock_timeout), asked)
+        storage = Storage(
+            where,
+            read_only=read_only,
+            tokenizer=wanted.tokenizer,
+            lock_timeout=lock_timeout,
+            must_exist=read_only or not create,
+        )
+        return cls(Engine(storage, asked))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Collection:
+        """Read a collection's file into memory; what is written then does not reach the file."""
+        with cls.open(path, read_only=True) as source:
+            copy = cls.open(tokenizer=source.settings.tokenizer)
+            copy._engine.storage.copy_from(source._engine.storage)
+        copy._engine = Engine(copy._engine.storage, dict.fromkeys(copy._engine.asked))
+        return copy
 
     @property
     def path(self) -> Path | None:
         """The file, or None for a collection in memory."""
-        return self._storage.path
+        return self._engine.storage.path
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the collection refuses to write."""
+        return self._engine.storage.read_only
 
     @property
     def settings(self) -> Settings:
         """What the collection was made with."""
-        return self._settings
+        return self._engine.settings
 
     def add(
         self,
@@ -135,21 +148,32 @@ class Collection:
         Raises:
             InputError: and its kinds, for vectors, ids or metadata that cannot be kept; the collection is unchanged.
         """
-        batch = Batch.checked(vectors, texts, metadatas, ids, self._settings)
+        _check_count("batch_size", batch_size, least=1)
+        batch = Batch.checked(vectors, texts, metadatas, ids, self._engine.settings)
         if not len(batch.vectors):
             return []
-        with self._storage.write() as connection:
-            writer = Writer(connection, self._fixed_dimension(connection, batch.vectors.shape[1]))
+        with self._engine.write() as connection:
+            settings = self._engine.fixed_dimension(connection, batch.vectors.shape[1])
+            writer = Writer(connection, settings)
             with tqdm(total=len(batch.ids), desc="adding", unit="row", disable=not progress) as bar:
                 for part, new in batch.parts(batch_size):
                     writer.write(part, new)
                     bar.update(len(new))
-            rows.finish(connection)
+        self._engine.settings = settings
         return list(batch.ids)
+
+    def check_fingerprint(self, fingerprint: EmbeddingFingerprint | str) -> None:
+        """Check that a model is the one that filled the collection; what was unknown about that one is filled in.
+
+        Raises:
+            FingerprintError: it is another model.
+        """
+        self._engine.check_fingerprint(EmbeddingFingerprint.of(fingerprint))
 
     def get(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> list[Row]:  # noqa: A002
         """Read rows by their ids, in that order, leaving out the missing; or all that match a filter; or both at once."""
-        with self._snapshot() as snapshot:
+        _check_ids(ids)
+        with self._engine.snapshot() as snapshot:
             allowed = snapshot.matching(_checked_filter(filter))
             if ids is None:
                 wanted = snapshot.matching(And()) if allowed is None else allowed
@@ -165,7 +189,8 @@ class Collection:
         Raises:
             MissingRowError: an id is not in the collection.
         """
-        with self._snapshot() as snapshot:
+        _check_ids(ids)
+        with self._engine.snapshot() as snapshot:
             return snapshot.vectors_of(ids)
 
     def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> int:  # noqa: A002
@@ -175,27 +200,24 @@ class Collection:
         """
         if ids is None and filter is None:
             raise InputError("got neither ids nor a filter, wanted at least one: call delete_all() to delete every row")
+        _check_ids(ids)
         by_id = [] if ids is None else [Ids(tuple(ids))]
         by_filter = [] if filter is None else [filter]
-        with self._storage.write() as connection:
+        with self._engine.write() as connection:
             found = Matcher(connection).rows(And(*by_id, *by_filter))
-            deleted = rows.delete(connection, list(found))
-            rows.finish(connection)
-        return deleted
+            return rows.delete(connection, list(found))
 
     def delete_all(self) -> int:
         """Delete every row; settings and the trained codec stay. Returns how many there were."""
-        with self._storage.write() as connection:
-            deleted = rows.delete_all(connection)
-            rows.finish(connection)
-        return deleted
+        with self._engine.write() as connection:
+            return rows.delete_all(connection)
 
     def count(self, filter: Filter | None = None) -> int:  # noqa: A002
         """Count the rows, or those that match a filter."""
         if filter is None:
-            with self._storage.read() as connection:
+            with self._engine.storage.read() as connection:
                 return read_state(connection).row_count
-        with self._snapshot() as snapshot:
+        with self._engine.snapshot() as snapshot:
             return len(snapshot.matching(_checked_filter(filter)) or ())
 
     def iterate(self, filter: Filter | None = None, *, batch_size: int = BATCH_ROWS) -> Iterator[Row]:  # noqa: A002
@@ -204,9 +226,10 @@ class Collection:
         Each batch is read from the newest commit, so rows written meanwhile may or may not be given; none is given twice
         under one id unless it is replaced meanwhile.
         """
+        _check_count("batch_size", batch_size, least=1)
         last = 0
         while True:
-            with self._snapshot() as snapshot:
+            with self._engine.snapshot() as snapshot:
                 found = rows.after(snapshot.connection, last, batch_size)
                 allowed = snapshot.matching(_checked_filter(filter))
             if not found:
@@ -250,8 +273,8 @@ class Collection:
     ) -> list[list[Hit]]:
         """Search for (q, dim) queries at once, as :meth:`search` does for one: one list of hits a query."""
         _check_count("k", k)
-        with self._snapshot() as snapshot:
-            prepared = self._prepared(queries)
+        with self._engine.snapshot() as snapshot:
+            prepared = self._engine.prepared(queries)
             found = snapshot.nearest(prepared, k, _checked_filter(filter), candidates)
             return snapshot.hits(found, include_vectors=include_vectors)
 
@@ -271,15 +294,15 @@ class Collection:
         """
         _check_count("k", k)
         _check_share("lambda_mult", lambda_mult)
-        with self._snapshot() as snapshot:
-            prepared = self._prepared(as_vector(query)[np.newaxis])[0]
+        with self._engine.snapshot() as snapshot:
+            prepared = self._engine.prepared(as_vector(query)[np.newaxis])[0]
             found = snapshot.diverse(prepared, k, fetch_k, lambda_mult, _checked_filter(filter))
             return snapshot.hits([found], include_vectors=include_vectors)[0]
 
     def search_lexical(self, text: str, k: int = 10, *, filter: Filter | None = None) -> list[Hit]:  # noqa: A002
         """Find the k rows whose texts match the words of a text best, by BM25; rows without any of them are not found."""
         _check_count("k", k)
-        with self._snapshot() as snapshot:
+        with self._engine.snapshot() as snapshot:
             return snapshot.hits([snapshot.best_by_words(text, k, _checked_filter(filter))])[0]
 
     def search_hybrid(
@@ -310,9 +333,9 @@ class Collection:
         _check_share("alpha", alpha)
         if fusion not in ("rrf", "weighted"):
             raise InputError(f"got fusion={fusion!r}, wanted 'rrf' or 'weighted'")
-        with self._snapshot() as snapshot:
+        with self._engine.snapshot() as snapshot:
             tree, depth = _checked_filter(filter), max(k, fetch_k)
-            dense = snapshot.nearest(self._prepared(as_vector(query)[np.newaxis]), depth, tree, None)[0]
+            dense = snapshot.nearest(self._engine.prepared(as_vector(query)[np.newaxis]), depth, tree, None)[0]
             words = snapshot.best_by_words(text, depth, tree)
             if fusion == "rrf":
                 fused = ranking.reciprocal_rank_fusion([[row_id for row_id, _ in side] for side in (dense, words)])
@@ -323,14 +346,14 @@ class Collection:
 
     def stats(self) -> Stats:
         """Count the rows and every byte, in memory and on disk."""
-        with self._snapshot() as snapshot:
+        with self._engine.snapshot() as snapshot:
             view, settings = snapshot.view, snapshot.settings
             disk = content_bytes(snapshot.connection)
             state = view.state
         memory = {
             "codes": view.code_bytes,
             "row_ids": view.id_bytes,
-            "bitmaps": self._remembered.nbytes,
+            "bitmaps": self._engine.remembered.nbytes,
             "codec": view.codec.state_bytes if view.codec else 0,
         }
         trained = view.codec is not None and view.codec.name == settings.new_codec().name
@@ -342,7 +365,7 @@ class Collection:
             fine=settings.fine,
             trained=trained,
             memory=memory,
-            disk={**disk, "file": self._storage.file_bytes()},
+            disk={**disk, "file": self._engine.storage.file_bytes()},
         )
 
     def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -352,17 +375,21 @@ class Collection:
             raise InputError(f"{target} exists already: choose another path, or pass overwrite=True")
         if self.path is not None and target.exists() and target.samefile(self.path):
             raise InputError(f"{target} is the collection itself: choose another path")
+        if Path(f"{target}-wal").exists():
+            raise InputError(
+                f"{target} is open elsewhere, or was not closed properly, and its log {target.name}-wal would change the copy: "
+                "close it (or open and close it once), or choose another path"
+            )
         aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            self._storage.copy_to(aside)
+            self._engine.storage.copy_to(aside)
             aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the file; further calls raise ClosedError."""
-        self._storage.close()
-        self._index.drop()
+        self._engine.close()
 
     def __enter__(self) -> Collection:
         """Use the collection in a ``with`` block, which closes it."""
@@ -391,70 +418,8 @@ class Collection:
     def __repr__(self) -> str:
         """Name the file and what is in it."""
         where = "in memory" if self.path is None else str(self.path)
-        return f"<Collection {where}: dim={self._settings.dim}, metric={self._settings.metric}, codec={self._settings.codec}>"
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle as the path, or the content of a collection in memory; the copy of a file follows the same file."""
-        content = self._storage.serialize() if self.path is None else None
-        opened = {"read_only": self._storage.read_only, "lock_timeout": self._storage.lock_timeout}
-        return {"path": self.path, "asked": self._asked, "opened": opened, "content": content}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Open again what was pickled."""
-        tokenizer = state["asked"]["tokenizer"] or Settings.tokenizer
-        storage = Storage(state["path"], tokenizer=tokenizer, **state["opened"])
-        if state["content"] is not None:
-            storage.deserialize(state["content"])
-        self.__init__(storage, state["asked"])  # type: ignore[misc]
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[Snapshot]:
-        with ExitStack() as stack:
-            with self._index.lock:
-                connection = stack.enter_context(self._storage.read())
-                state = read_state(connection)
-                self._follow_settings(connection)
-                view = self._index.follow(connection, state, self._codec_at(connection, state))
-            yield Snapshot(connection, self._settings, view, self._remembered)
-
-    def _codec_at(self, connection: Connection, state: State) -> SearchableCodec | None:
-        generation, codec = self._codec
-        if generation != state.generation or codec is None:
-            codec = stored_codec(connection, self._settings)
-            self._codec = (state.generation, codec)
-        return codec
-
-    def _follow_settings(self, connection: Connection) -> None:
-        """Learn the dimension when another process has added the first rows."""
-        if self._settings.dim is None:
-            self._settings = settings_.load(connection) or self._settings
-
-    def _fixed_dimension(self, connection: Connection, dim: int) -> Settings:
-        """Fix the dimension with the first rows; it counts only if the transaction commits."""
-        kept = settings_.load(connection) or self._settings
-        if kept.dim is None:
-            kept = replace(kept, dim=dim)
-            settings_.save(connection, kept)
-        return kept
-
-    def _agreed_settings(self) -> Settings:
-        """Keep the settings at creation; later check what was asked for against them."""
-        with self._storage.read() as connection:
-            kept = settings_.load(connection)
-        if kept is None or kept != settings_.reconciled(kept, self._asked, str(self._storage)):
-            if self._storage.read_only and kept is not None:
-                return settings_.reconciled(kept, self._asked, str(self._storage))
-            with self._storage.write() as connection:
-                kept = settings_.load(connection)
-                if kept is None:
-                    kept = Settings(**{name: value for name, value in self._asked.items() if value is not None})
-                kept = settings_.reconciled(kept, self._asked, str(self._storage))
-                settings_.save(connection, kept)
-        return kept
-
-    def _prepared(self, queries: VectorsLike) -> Queries:
-        matrix = as_vectors(queries, dim=self._settings.dim)
-        return normalized(matrix) if self._settings.metric == "cosine" else matrix
+        settings = self._engine.settings
+        return f"<Collection {where}: dim={settings.dim}, metric={settings.metric}, codec={settings.codec}>"
 
 
 def _checked_filter(tree: Filter | None) -> Filter | None:
@@ -463,14 +428,16 @@ def _checked_filter(tree: Filter | None) -> Filter | None:
     return tree
 
 
-def _check_count(name: str, given: int) -> None:
-    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 0:
-        raise InputError(f"got {name}={given!r}, wanted a number of rows, 0 or more")
+def _check_ids(ids: Sequence[str] | None) -> None:
+    if isinstance(ids, str):
+        raise InputError(f"got one string as ids ({ids!r}), wanted a list of ids: [{ids!r}]")
+
+
+def _check_count(name: str, given: int, least: int = 0) -> None:
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < least:
+        raise InputError(f"got {name}={given!r}, wanted a number of rows, {least} or more")
 
 
 def _check_share(name: str, given: float) -> None:
     if not 0 <= given <= 1:
         raise InputError(f"got {name}={given!r}, wanted a number from 0 to 1")
-
-
-__all__ = ["Collection"]

@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from safetensors import SafetensorError
+
 from rarebit.arrays import Vectors, VectorsLike, as_vectors, normalized
 from rarebit.compressors.vectors import SearchableCodec, restore_codec
 from rarebit.compressors.vectors.exact import Exact
-from rarebit.errors import CodecError, DuplicateIdError, InputError
+from rarebit.errors import DamagedFileError, DuplicateIdError, InputError
 from rarebit.retrievers.collection import rows
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection, read_state
@@ -105,9 +107,12 @@ def stored_codec(connection: Connection, settings: Settings) -> SearchableCodec 
         codec = settings.new_codec()
         return Exact().with_dim(settings.dim) if codec.training_minimum else codec.with_dim(settings.dim)
     name, config, learned = stored
-    restored = restore_codec(name, dim=settings.dim, config=json.loads(config), learned=learned)
+    try:
+        restored = restore_codec(name, dim=settings.dim, config=json.loads(config), learned=learned)
+    except (SafetensorError, InputError, KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"the codec {name!r} in the file cannot be read ({error}): restore it from a backup") from error
     if not isinstance(restored, SearchableCodec):
-        raise CodecError(f"the stored codec {name!r} cannot be searched: the file was written by another version")
+        raise DamagedFileError(f"the codec {name!r} in the file cannot be searched: restore it from a backup")
     return restored
 
 

@@ -54,13 +54,16 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[Key]]) -> dict[Key, float
 
 
 def weighted_fusion(dense: Mapping[Key, float], lexical: Mapping[Key, float], alpha: float) -> dict[Key, float]:
-    """Score each item by ``alpha * dense + (1 - alpha) * lexical``, each scaled to [0, 1] over its own candidates."""
-    dense, lexical = _scaled(dense), _scaled(lexical)
+    """Score each item by ``alpha * dense + (1 - alpha) * lexical``, each side scaled to [0, 1] over its candidates.
+
+    Cosines are scaled from their least to their largest, since their zero means little; BM25 from zero, since a row with one
+    of the words is better than a row with none.
+    """
+    dense = _scaled(dense, low=min(dense.values(), default=0.0))
+    lexical = _scaled(lexical, low=0.0)
     return {key: alpha * dense.get(key, 0.0) + (1 - alpha) * lexical.get(key, 0.0) for key in {**dense, **lexical}}
 
 
-def _scaled(scores: Mapping[Key, float]) -> dict[Key, float]:
-    if not scores:
-        return {}
-    low, high = min(scores.values()), max(scores.values())
+def _scaled(scores: Mapping[Key, float], low: float) -> dict[Key, float]:
+    high = max(scores.values(), default=low)
     return {key: (score - low) / (high - low) if high > low else 1.0 for key, score in scores.items()}

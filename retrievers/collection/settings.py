@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
 from rarebit.compressors.vectors import Codec, SearchableCodec, codec_named
-from rarebit.errors import FingerprintError, InputError, SettingsError
+from rarebit.errors import DamagedFileError, FingerprintError, InputError, SettingsError
 from rarebit.retrievers.collection.schema import LEXICAL
 from rarebit.retrievers.collection.storage import Connection
 
@@ -43,11 +43,12 @@ class EmbeddingFingerprint:
 
     def differences(self, other: EmbeddingFingerprint) -> list[str]:
         """Name the parts that both know and in which they differ."""
-        pairs = [(field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)]
         return [
-            f"{name}: {other_value!r} instead of {own!r}"
-            for name, own, other_value in pairs
-            if own is not None and other_value is not None and own != other_value
+            f"{field.name}: {theirs!r} instead of {own!r}"
+            for field in fields(self)
+            if (own := getattr(self, field.name)) is not None
+            and (theirs := getattr(other, field.name)) is not None
+            and _comparable(own) != _comparable(theirs)
         ]
 
     def completed(self, other: EmbeddingFingerprint) -> EmbeddingFingerprint:
@@ -93,11 +94,14 @@ class Settings:
 
 def load(connection: Connection) -> Settings | None:
     """Read the settings of a collection; None if it has just been created."""
-    stored = {name: json.loads(value) for name, value in connection.execute("SELECT name, value FROM settings")}
-    if not stored:
-        return None
-    fingerprint = EmbeddingFingerprint(**stored.pop("fingerprint"))
-    return Settings(**stored, fingerprint=fingerprint)
+    try:
+        stored = {name: json.loads(value) for name, value in connection.execute("SELECT name, value FROM settings")}
+        if not stored:
+            return None
+        fingerprint = EmbeddingFingerprint(**stored.pop("fingerprint"))
+        return Settings(**stored, fingerprint=fingerprint)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"the settings in the file cannot be read ({error}): restore it from a backup") from error
 
 
 def save(connection: Connection, settings: Settings) -> None:
@@ -132,6 +136,11 @@ def reconciled(kept: Settings, asked: Mapping[str, Any], name: str) -> Settings:
             "compared: use the model that filled it, or make a new collection"
         )
     return replace(kept, dim=kept.dim or asked.get("dim"), fingerprint=kept.fingerprint.completed(fingerprint))
+
+
+def _comparable(part: Any) -> Any:
+    """One model has many names: with and without its owner or folder, in any case, with the tag that means the newest."""
+    return part.rstrip("/").rpartition("/")[2].casefold().removesuffix(":latest") if isinstance(part, str) else part
 
 
 def _check_choice(name: str, given: Any, wanted: tuple[str, ...]) -> None:

@@ -45,7 +45,9 @@ def read_state(connection: Connection) -> State:
 class Storage:
     """Opens, validates and closes the file, and hands out transactions."""
 
-    def __init__(self, path: Path | None, *, read_only: bool, tokenizer: str, lock_timeout: float) -> None:
+    def __init__(
+        self, path: Path | None, *, read_only: bool, tokenizer: str, lock_timeout: float, must_exist: bool = False
+    ) -> None:
         """Open the file, or create it with its tables when it is absent or empty."""
         self.path = path
         self.read_only = read_only
@@ -55,9 +57,9 @@ class Storage:
         self._idle_lock = threading.Lock()
         self._closed = False
         self._process = os.getpid()
-        if read_only and (path is None or not path.exists()):
+        if must_exist and (path is None or not path.exists()):
             raise errors.CollectionNotFoundError(
-                f"no file at {path}, wanted an existing collection to open read-only: check the path"
+                f"no file at {path}, wanted an existing collection: check the path; only a writable open creates one"
             )
         with self._translated():
             self._main = self._connect()
@@ -113,6 +115,11 @@ class Storage:
         """Replace a collection in memory by what :meth:`serialize` gave."""
         with self._translated(), self._in_turn():
             self._main.deserialize(content)
+
+    def copy_from(self, source: Storage) -> None:
+        """Replace a collection in memory by one commit of another."""
+        with source.read() as connection, self._translated(), self._in_turn():
+            connection.backup(self._main)
 
     def file_bytes(self) -> int:
         """Size of the database and its write-ahead log, or of the pages in memory."""
@@ -223,10 +230,10 @@ class Storage:
             raise errors.FormatVersionError(
                 f"{self.path} has format {version}, this version of Rarebit reads format {FORMAT_VERSION}: upgrade rarebit"
             )
+        if self.path is not None and not self.read_only:
+            self._main.execute("PRAGMA journal_mode = WAL")  # a copy comes without; no-op where it is set
 
     def _create(self, tokenizer: str) -> None:
-        if self.path is not None:
-            self._main.execute("PRAGMA journal_mode = WAL")
         # Two processes may create the same file at once: the second finds it made.
         self._main.execute("BEGIN IMMEDIATE")
         try:

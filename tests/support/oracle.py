@@ -118,7 +118,7 @@ def holds(value: Any, operator: str, wanted: Any) -> bool:
     return not absent and _present(value, operator, wanted)
 
 
-def _present(value: Any, operator: str, wanted: Any) -> bool:
+def _present(value: Any, operator: str, wanted: Any) -> bool:  # noqa: C901
     ordered = (isinstance(value, NUMBERS) and isinstance(wanted, NUMBERS)) or (
         isinstance(value, str) and isinstance(wanted, str)
     )

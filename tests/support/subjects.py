@@ -22,6 +22,7 @@ from llama_index.core.vector_stores.types import (
 from rarebit import And, Collection, Compare, Filter, Not, Or
 from rarebit.integrations.langchain import RarebitVectorStore as LangChainStore
 from rarebit.integrations.llama_index import RarebitVectorStore as LlamaIndexStore
+from support.oracle import OPERATORS
 
 
 @dataclass
@@ -59,9 +60,7 @@ class Subject(ABC):
 
 
 class CoreSubject(Subject):
-    operators = frozenset(
-        "eq ne gt gte lt lte in nin exists contains any all like text_match text_match_insensitive is_empty".split()
-    )
+    operators = frozenset(OPERATORS)
 
     def add(self, passages: Sequence[Passage]) -> list[str]:
         return self.collection.add(
@@ -100,7 +99,7 @@ class GivenVectors(Embeddings):
 
 
 class LangChainSubject(Subject):
-    operators = frozenset("eq ne gt gte lt lte in nin exists contains any all like text_match".split())
+    operators = frozenset(OPERATORS) - {"text_match_insensitive", "is_empty"}
 
     def __init__(self, collection: Collection) -> None:
         super().__init__(collection)
@@ -129,7 +128,7 @@ class LangChainSubject(Subject):
 
 
 class LlamaIndexSubject(Subject):
-    operators = frozenset("eq ne gt gte lt lte in nin contains any all text_match text_match_insensitive is_empty".split())
+    operators = frozenset(OPERATORS) - {"exists", "like"}
     carries_any_json = False
 
     def __init__(self, collection: Collection) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,12 @@ def ids_of(documents: list[Document]) -> list[str | None]:
 
 
 class TestConstruction:
+    def test_without_langchain_the_extra_is_named(self) -> None:
+        script = "import sys; sys.modules['langchain_core'] = None; import rarebit.integrations.langchain"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert "MissingExtraError" in done.stderr
+        assert "pip install 'rarebit[langchain]'" in done.stderr
+
     def test_headings_stand_in_their_order(self) -> None:
         lines = [line.strip() for line in (RarebitVectorStore.__doc__ or "").splitlines()]
         assert [line for line in lines if line in HEADINGS] == HEADINGS
@@ -48,9 +57,7 @@ class TestConstruction:
             RarebitVectorStore.from_texts(["east"], compass, **wrong)
 
     def test_every_setting_of_a_collection_is_a_keyword(self) -> None:
-        parameters = Collection.open.__wrapped__ if hasattr(Collection.open, "__wrapped__") else Collection.open
-        names = parameters.__kwdefaults__
-        assert set(CollectionSettings.__annotations__) == set(names)
+        assert set(CollectionSettings.__annotations__) == {*inspect.signature(Collection.open).parameters} - {"path"}
 
     def test_settings_reach_the_collection(self, compass: Embeddings, tmp_path: Path) -> None:
         path = tmp_path / "c.rarebit"
@@ -93,16 +100,16 @@ class TestConstruction:
 class TestAdding:
     def test_ids_are_honoured_filled_and_answered_in_order(self, compass: Embeddings) -> None:
         store = RarebitVectorStore(compass)
-        documents = [Document("east", id="e"), Document("north"), Document("west", id="")]
+        documents = [Document("east", id="e"), Document("north"), Document("west", id="")]  # an empty id is an id
         ids = store.add_documents(documents)
-        assert ids[0] == "e"
-        assert len({*ids}) == 3
+        assert (ids[0], ids[2], len({*ids})) == ("e", "", 3)
         assert [document.page_content for document in store.get_by_ids(ids)] == ["east", "north", "west"]
 
     def test_given_ids_go_before_the_documents_own(self, compass: Embeddings) -> None:
         store = RarebitVectorStore(compass)
         assert store.add_documents([Document("east", id="e")], ids=["x"]) == ["x"]
         assert store.get_by_ids(["e"]) == []
+        assert store.add_documents([Document("east", id="e")], ids=None) == ["e"]
 
     def test_the_same_id_overwrites(self, store: RarebitVectorStore) -> None:
         store.add_texts(["north"], [{"new": True}], ids=["east"])
@@ -122,9 +129,12 @@ class TestAdding:
         assert (documents, texts, metadatas, ids) == before
         assert all("mine" not in document.metadata for document in store.similarity_search("east", k=3))
 
-    def test_texts_may_come_from_a_generator(self, compass: Embeddings) -> None:
+    async def test_generators_are_read(self, compass: Embeddings) -> None:
         store = RarebitVectorStore(compass)
         assert len(store.add_texts(text for text in ("east", "west"))) == 2
+        assert len(store.add_documents(Document(text) for text in ("east", "west"))) == 2
+        assert len(await store.aadd_documents(Document(text, id=text) for text in ("east", "west"))) == 2
+        assert len(store.collection) == 6
 
     def test_nothing_is_added_without_asking_the_model(self, compass: Any) -> None:
         assert RarebitVectorStore(compass).add_texts([]) == []
@@ -165,7 +175,7 @@ class TestAdding:
             store.add_texts(["east", "west"], [{}, {"set": {1}}])
         assert len(store.collection) == 0
 
-    def test_a_model_of_another_dimension_is_found_out_after_one_batch(self, store: RarebitVectorStore) -> None:
+    def test_a_model_of_another_dimension_is_found_out_after_one_batch(self) -> None:
         class Other(Embeddings):
             asked = 0
 
@@ -178,7 +188,7 @@ class TestAdding:
 
         other = Other()
         with pytest.raises(errors.DimensionError):
-            RarebitVectorStore(other, collection=store.collection, batch_size=1).add_texts(["a", "b", "c"])
+            RarebitVectorStore(other, dim=2, batch_size=1).add_texts(["a", "b", "c"])
         assert other.asked == 1
 
     def test_a_model_of_several_dimensions_is_refused(self) -> None:
@@ -310,12 +320,12 @@ class TestSearch:
         assert "score" not in scoring.get_by_ids(["east"])[0].metadata
 
     def test_mmr_at_both_ends(self, store: RarebitVectorStore) -> None:
-        relevant = store.max_marginal_relevance_search("east", k=3, fetch_k=6, lambda_mult=1)
+        relevant = store.max_marginal_relevance_search("east", k=3, fetch_k=6, lambda_mult=1.0)
         assert relevant == store.similarity_search("east", k=3)
-        diverse = store.max_marginal_relevance_search("east", k=2, fetch_k=6, lambda_mult=0)
+        diverse = store.max_marginal_relevance_search("east", k=2, fetch_k=6, lambda_mult=0.0)
         assert ids_of(diverse) == ["east", "west"]
-        assert store.max_marginal_relevance_search_by_vector([1.0, 0.0], k=2, fetch_k=6, lambda_mult=0) == diverse
-        assert ids_of(store.max_marginal_relevance_search("east", k=2, fetch_k=2, lambda_mult=0)) == ["east", "east by north"]
+        assert store.max_marginal_relevance_search_by_vector([1.0, 0.0], k=2, fetch_k=6, lambda_mult=0.0) == diverse
+        assert ids_of(store.max_marginal_relevance_search("east", k=2, fetch_k=2, lambda_mult=0.0)) == ["east", "east by north"]
 
     def test_filters_run_before_the_search(self, store: RarebitVectorStore) -> None:
         only = {"place": 4}
@@ -340,10 +350,11 @@ class TestSearch:
         query = "quixotic"
         assert ids_of(store.lexical_search(query)) == ["word"]
         assert store.search(query, "lexical") == store.lexical_search(query)
-        assert ids_of(store.hybrid_search("north quixotic", k=1, alpha=0)) == ["north"]
+        assert ids_of(store.hybrid_search("north west", k=1, alpha=0.0)) == ["west"]
+        assert ids_of(store.hybrid_search("north west", k=1, alpha=1.0)) == ["word"]
         assert store.hybrid_search("west", k=1)[0].id == "west"
-        assert store.search("west", "hybrid", k=2, alpha=1) == store.similarity_search("west", k=2)
-        assert store.hybrid_search("west", k=2, alpha=1, fusion="weighted") == store.similarity_search("west", k=2)
+        assert store.search("west", "hybrid", k=2, alpha=1.0) == store.similarity_search("west", k=2)
+        assert store.hybrid_search("west", k=2, alpha=1.0, fusion="weighted") == store.similarity_search("west", k=2)
 
     def test_reciprocal_ranks_have_no_weights(self, store: RarebitVectorStore) -> None:
         with pytest.raises(errors.InputError, match="alpha"):
@@ -373,8 +384,8 @@ class TestAsync:
             "east", k=6, score_threshold=0.5
         ) == store.similarity_search_with_relevance_scores("east", k=6, score_threshold=0.5)
         assert await store.amax_marginal_relevance_search(
-            "east", k=2, fetch_k=6, lambda_mult=0
-        ) == store.max_marginal_relevance_search("east", k=2, fetch_k=6, lambda_mult=0)
+            "east", k=2, fetch_k=6, lambda_mult=0.0
+        ) == store.max_marginal_relevance_search("east", k=2, fetch_k=6, lambda_mult=0.0)
         assert await store.amax_marginal_relevance_search_by_vector(
             vector, k=2
         ) == store.max_marginal_relevance_search_by_vector(vector, k=2)

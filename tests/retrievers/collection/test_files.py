@@ -10,7 +10,7 @@ import pytest
 from support.vectors import clustered
 
 from rarebit import Collection, Compare, Row
-from rarebit.errors import InputError
+from rarebit.errors import CollectionNotFoundError, InputError
 from rarebit.retrievers.collection import And, Ids, Where
 
 
@@ -45,7 +45,7 @@ def test_every_byte_is_counted(collection: Collection) -> None:
 
 def test_the_codes_in_memory_are_what_faiss_holds(collection: Collection) -> None:
     collection.search(np.ones(64))
-    view = collection._index._view
+    view = collection._engine.index._view
     assert view is not None
     assert sum(segment.index.ntotal * segment.index.sa_code_size() for segment in view.segments) == view.code_bytes
 
@@ -60,7 +60,7 @@ def test_small_adds_do_not_leave_many_segments() -> None:
     for number in range(300):
         collection.add([[1.0, float(number)]], ids=[str(number)])
         assert len(collection.search([1.0, 0.0], 1)) == 1
-    view = collection._index._view
+    view = collection._engine.index._view
     assert view is not None
     assert len(view.segments) <= 12
     assert view.count == 300
@@ -108,6 +108,38 @@ def test_pickled_it_is_the_same_collection(collection: Collection) -> None:
     assert ("new" in copy) == (collection.path is not None)
 
 
+def test_pickled_with_its_file_gone_it_is_not_an_empty_collection(tmp_path: Path) -> None:
+    with Collection.open(tmp_path / "c.rarebit") as collection:
+        pickled = pickle.dumps(collection)
+    (tmp_path / "c.rarebit").unlink()
+    with pytest.raises(CollectionNotFoundError, match="no file"):
+        pickle.loads(pickled)
+    assert not (tmp_path / "c.rarebit").exists()
+
+
+def test_a_backup_does_not_go_over_a_collection_in_use(collection: Collection, tmp_path: Path) -> None:
+    with Collection.open(tmp_path / "other.rarebit") as other:
+        other.add([[1.0, 2.0]], ids=["own"])
+        with pytest.raises(InputError, match="open elsewhere"):
+            collection.backup(tmp_path / "other.rarebit", overwrite=True)
+        assert "own" in other
+    collection.backup(tmp_path / "other.rarebit", overwrite=True)
+    with Collection.open(tmp_path / "other.rarebit") as other:
+        assert list(other) == list(collection)
+
+
+def test_loaded_into_memory_it_leaves_the_file_alone(tmp_path: Path) -> None:
+    with Collection.open(tmp_path / "c.rarebit", metric="inner_product", tokenizer="trigram") as collection:
+        collection.add(clustered(1500) * 2, ids=[str(number) for number in range(1500)])
+        copy = Collection.load(tmp_path / "c.rarebit")
+        assert copy.path is None
+        assert copy.settings == collection.settings
+        assert copy.search(np.ones(64)) == collection.search(np.ones(64))
+        copy.delete_all()
+        assert collection.count() == 1500
+        assert pickle.loads(pickle.dumps(copy)).settings == collection.settings
+
+
 def test_vectors(collection: Collection) -> None:
     vectors = clustered(2000)
     assert collection.vectors(["5", "3", "5"]) == pytest.approx(vectors[[5, 3, 5]], abs=0.005)
@@ -129,7 +161,10 @@ def test_iteration_in_batches_and_by_filter(collection: Collection) -> None:
 
 def test_get_by_filter_and_both(collection: Collection) -> None:
     assert [row.id for row in collection.get(filter=Compare("n", "eq", 3))] == [str(number) for number in range(3, 2000, 10)]
-    assert collection.get(["4", "13", "3"], filter=Compare("n", "eq", 3)) == [Row("13", "text", {"n": 3}), Row("3", "text", {"n": 3})]
+    assert collection.get(["4", "13", "3"], filter=Compare("n", "eq", 3)) == [
+        Row("13", "text", {"n": 3}),
+        Row("3", "text", {"n": 3}),
+    ]
     assert len(collection.get()) == 2000
     assert collection.count(Compare("n", "in", [1, 2])) == 400
 

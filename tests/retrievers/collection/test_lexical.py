@@ -49,7 +49,9 @@ def test_nothing_to_look_for_finds_nothing(collection: Collection, text: str) ->
     assert found(collection, text) == []
 
 
-@pytest.mark.parametrize("text", ['"quoted', "NEAR(a b)", "query*", "AND", "NOT fish OR", "column:x", "a:b", "quoted'; --", "x\u0000quoted"])
+@pytest.mark.parametrize(
+    "text", ['"quoted', "NEAR(a b)", "query*", "AND", "NOT fish OR", "column:x", "a:b", "quoted'; --", "x\u0000quoted"]
+)
 def test_query_syntax_is_only_words(collection: Collection, text: str) -> None:
     found(collection, text)
     assert found(collection, "quoted " + text)[0] in ("code", "fish")
@@ -110,6 +112,7 @@ def test_reciprocal_rank_fusion_by_hand() -> None:
 def test_weighted_fusion_by_hand() -> None:
     fused = weighted_fusion({"a": 3.0, "b": 1.0, "c": 2.0}, {"b": 10.0, "d": 10.0}, alpha=0.25)
     assert fused == {"a": 0.25, "b": 0.75, "c": 0.125, "d": 0.75}
+    assert weighted_fusion({"a": 1.0}, {"b": 1.0, "c": 4.0}, alpha=0.0) == {"a": 0.0, "b": 0.25, "c": 1.0}
     assert weighted_fusion({}, {}, 0.5) == {}
 
 

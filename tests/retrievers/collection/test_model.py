@@ -18,7 +18,9 @@ KEYS = st.sampled_from([f"k{number}" for number in range(12)] + ["", "é", "\u00
 NUMBERS = st.integers(-4, 4)
 VECTORS = st.lists(NUMBERS, min_size=3, max_size=3).map(lambda given: [float(each) + 0.25 for each in given])
 VALUES = st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=5), st.lists(NUMBERS, max_size=3))
-ROWS = st.dictionaries(KEYS, st.tuples(VECTORS, st.text(max_size=20), st.dictionaries(st.sampled_from(["a", "b"]), VALUES)), max_size=6)
+ROWS = st.dictionaries(
+    KEYS, st.tuples(VECTORS, st.text(max_size=20), st.dictionaries(st.sampled_from(["a", "b"]), VALUES)), max_size=6
+)
 
 
 class CollectionIsADictionary(RuleBasedStateMachine):
@@ -61,7 +63,9 @@ class CollectionIsADictionary(RuleBasedStateMachine):
 
     @rule(value=NUMBERS)
     def delete_by_filter(self, value: int) -> None:
-        wanted = [key for key, (_, _, metadata) in self.model.items() if metadata.get("a") is not None and metadata["a"] == value]
+        wanted = [
+            key for key, (_, _, metadata) in self.model.items() if metadata.get("a") is not None and metadata["a"] == value
+        ]
         assert self.collection.delete(filter=Compare("a", "eq", value)) == len(wanted)
         for key in wanted:
             del self.model[key]

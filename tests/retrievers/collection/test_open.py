@@ -51,7 +51,15 @@ def test_settings_are_kept_and_cannot_be_changed(path: Path) -> None:
 @pytest.mark.unchecked
 @pytest.mark.parametrize(
     "setting",
-    [{"metric": "l2"}, {"codec": "pq"}, {"codec": "int8"}, {"fine": "int4"}, {"tokenizer": "x"}, {"dim": 0}, {"training_minimum": 0}],
+    [
+        {"metric": "l2"},
+        {"codec": "pq"},
+        {"codec": "int8"},
+        {"fine": "int4"},
+        {"tokenizer": "x"},
+        {"dim": 0},
+        {"training_minimum": 0},
+    ],
 )
 def test_unknown_settings_are_refused_before_a_file_is_made(path: Path, setting: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(setting))):
@@ -82,6 +90,39 @@ def test_unknown_parts_of_a_fingerprint_agree_and_are_filled_in(path: Path) -> N
         assert collection.settings.fingerprint == EmbeddingFingerprint("minilm", prompts={"query": "q: "})
     with pytest.raises(FingerprintError, match="prompts"):
         Collection.open(path, fingerprint=EmbeddingFingerprint("minilm", prompts={"query": "other"}))
+
+
+def test_one_model_has_many_names(path: Path) -> None:
+    with Collection.open(path, fingerprint="sentence-transformers/all-MiniLM-L6-v2") as collection:
+        collection.check_fingerprint("all-minilm-l6-v2:latest")
+        collection.check_fingerprint("/models/all-MiniLM-L6-v2/")
+        with pytest.raises(FingerprintError, match="bge"):
+            collection.check_fingerprint("bge")
+        collection.check_fingerprint(EmbeddingFingerprint(revision="1"))
+        assert collection.settings.fingerprint.name == "sentence-transformers/all-MiniLM-L6-v2"
+    with pytest.raises(FingerprintError, match="revision"):
+        Collection.open(path, fingerprint=EmbeddingFingerprint(revision="2"))
+
+
+def test_not_created_when_not_wanted(path: Path) -> None:
+    with pytest.raises(CollectionNotFoundError, match="no file"):
+        Collection.open(path, create=False)
+    assert not path.exists()
+
+
+def test_a_copy_is_opened_with_a_log_of_its_own(path: Path, tmp_path: Path) -> None:
+    with Collection.open(path) as collection:
+        collection.add([[1.0, 2.0]])
+        collection.backup(tmp_path / "copy")
+    with Collection.open(tmp_path / "copy") as copy:
+        assert copy._engine.storage._main.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_the_dimension_is_known_after_the_first_rows(path: Path) -> None:
+    with Collection.open(path) as collection:
+        assert collection.settings.dim is None
+        collection.add([[1.0, 2.0]])
+        assert collection.settings.dim == 2
 
 
 def test_a_file_that_is_no_database_is_left_alone(path: Path) -> None:
@@ -155,9 +196,14 @@ def test_closed_means_closed(path: Path) -> None:
     for collection in (Collection.open(path), Collection.open()):
         collection.close()
         collection.close()
-        for call in (collection.count, lambda: collection.search([1.0]), lambda: collection.add([[1.0]]), collection.stats):
-            with pytest.raises(ClosedError, match="open it again"):
-                call()
+        with pytest.raises(ClosedError, match="open it again"):
+            collection.count()
+        with pytest.raises(ClosedError, match="open it again"):
+            collection.search([1.0])
+        with pytest.raises(ClosedError, match="open it again"):
+            collection.add([[1.0]])
+        with pytest.raises(ClosedError, match="open it again"):
+            collection.stats()
 
 
 def test_names_with_odd_characters(tmp_path: Path) -> None:

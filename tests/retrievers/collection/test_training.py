@@ -22,7 +22,8 @@ def filled(count: int, path: Path | None = None, **settings: object) -> tuple[Co
 def recall(collection: Collection, vectors: np.ndarray, queries: np.ndarray, k: int = 10) -> float:
     found = collection.search_many(queries, k)
     shares = [
-        len({hit.id for hit in hits} & set(exact_ids(vectors, query, k))) / k for query, hits in zip(queries, found, strict=True)
+        len({hit.id for hit in hits} & set(exact_ids(vectors, query, k))) / k
+        for query, hits in zip(queries, found, strict=True)
     ]
     return float(np.mean(shares))
 
@@ -42,13 +43,15 @@ def test_at_the_minimum_it_is_trained_once() -> None:
     stats = collection.stats()
     assert stats.trained
     assert stats.memory["codes"] == 1024 * (64 // 8 + 8)
-    generation = collection._index._view.state.generation  # type: ignore[union-attr]
+    generation = collection._engine.index._view.state.generation  # type: ignore[union-attr]
     collection.add(clustered(3000, seed=6))
     collection.search(vectors[0])
-    assert collection._index._view.state.generation == generation  # type: ignore[union-attr]
+    assert collection._engine.index._view.state.generation == generation  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("codec", "least"), [("float32", 1.0), ("float16", 0.99), ("sq8", 0.99), ("sq4", 0.99), ("rabitq", 0.99)])
+@pytest.mark.parametrize(
+    ("codec", "least"), [("float32", 1.0), ("float16", 0.99), ("sq8", 0.99), ("sq4", 0.99), ("rabitq", 0.99)]
+)
 @pytest.mark.parametrize("metric", ["cosine", "inner_product"])
 def test_recall_with_reranking(codec: str, least: float, metric: str) -> None:
     collection, vectors = filled(6000, codec=codec, metric=metric, fine="float32")

@@ -1,0 +1,12 @@
+"""Rarebit for LangChain: a vector store, a retriever, and filters from structured queries."""
+
+from rarebit.extras import require
+
+require("langchain_core", "langchain")
+
+# What follows needs langchain-core, and is imported only once it is known to be there.
+from rarebit.integrations.langchain.filters import RarebitTranslator  # noqa: E402
+from rarebit.integrations.langchain.retriever import RarebitRetriever  # noqa: E402
+from rarebit.integrations.langchain.vector_store import RarebitVectorStore  # noqa: E402
+
+__all__ = ["RarebitRetriever", "RarebitTranslator", "RarebitVectorStore"]

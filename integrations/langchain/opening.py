@@ -1,0 +1,70 @@
+"""Which collection a store works on: one that is given, or one that it opens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, TypedDict
+
+from rarebit.errors import InputError
+from rarebit.integrations.model_fingerprint import fingerprint_of
+from rarebit.retrievers.collection import Collection, EmbeddingFingerprint
+from rarebit.retrievers.collection.settings import Metric
+
+STORE_KEYWORDS = ("path", "collection", "relevance_score_fn", "score_key", "ids_from_content", "batch_size", "progress")
+"""The store's own keywords, which a misspelt one may have been meant to be."""
+
+
+class CollectionSettings(TypedDict, total=False):
+    """The keyword settings of :meth:`rarebit.Collection.open`, where each is explained."""
+
+    dim: int | None
+    metric: Metric | None
+    codec: str | None
+    fine: str | None
+    tokenizer: str | None
+    training_minimum: int | None
+    fingerprint: EmbeddingFingerprint | str | None
+    read_only: bool
+    create: bool
+    lock_timeout: float
+
+
+def collection_for(
+    embedding: object,
+    path: str | os.PathLike[str] | None,
+    collection: Collection | None,
+    settings: Mapping[str, Any],
+) -> Collection:
+    """Take the collection that is given, or open one for an embedding model.
+
+    Args:
+        embedding: the model whose name is checked against the one that filled the collection.
+        path: of the file; None for memory.
+        collection: an open collection; then neither path nor settings may be given.
+        settings: those of :class:`CollectionSettings`.
+
+    Raises:
+        InputError: an unknown setting, or a collection together with a path or settings.
+        FingerprintError, SettingsError: the file was filled by another model, or made with other settings.
+    """
+    _check_known(settings)
+    if collection is None:
+        fingerprint = settings.get("fingerprint") or fingerprint_of(embedding)
+        return Collection.open(path, **{**settings, "fingerprint": fingerprint})
+    given = [*(["path"] if path is not None else []), *settings]
+    if given:
+        raise InputError(f"got collection= together with {given}, wanted either: pass these to Collection.open() instead")
+    collection.check_fingerprint(fingerprint_of(embedding))
+    return collection
+
+
+def _check_known(settings: Mapping[str, Any]) -> None:
+    known = CollectionSettings.__annotations__
+    for name in settings:
+        if name not in known:
+            keywords = [*STORE_KEYWORDS, *known]
+            meant = get_close_matches(name, keywords, n=1)
+            hint = f" (did you mean {meant[0]!r}?)" if meant else ""
+            raise InputError(f"got the keyword {name!r}{hint}, wanted one of {keywords}")

@@ -1,0 +1,347 @@
+"""The vector store: LangChain's interface on a collection; its searches are in :mod:`.searching`."""
+
+# ruff: noqa: A002 -- `filter` is LangChain's word
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Unpack
+
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables.config import run_in_executor
+
+from rarebit.arrays import Vectors
+from rarebit.errors import InputError
+from rarebit.integrations.langchain.documents import NewPassages, columns_of, document_of
+from rarebit.integrations.langchain.embedding import aembed, embed
+from rarebit.integrations.langchain.filters import FilterLike, as_filter
+from rarebit.integrations.langchain.opening import CollectionSettings, collection_for
+from rarebit.integrations.langchain.searching import SearchableStore, refuse_unknown
+from rarebit.retrievers.collection import Collection
+
+BATCH_SIZE = 256
+"""Texts handed to the embedding model at once."""
+
+Store = TypeVar("Store", bound="RarebitVectorStore")
+
+
+class RarebitVectorStore(SearchableStore):
+    """Vector store on a Rarebit collection: one SQLite file, or memory, searched through small codes.
+
+    Setup:
+        Install the extra:
+
+        .. code-block:: bash
+
+            pip install "rarebit[langchain]"
+
+    Key init args:
+        embedding: Embeddings
+            The embedding model.
+        path: str | os.PathLike | None
+            The file; created on first use. None keeps everything in memory.
+        collection: Collection | None
+            An open collection, instead of ``path`` and settings.
+        relevance_score_fn: Callable[[float], float] | None
+            Maps a score to a relevance in [0, 1]. By default a cosine is its own relevance and 0 where it is negative, so
+            a ``score_threshold`` means the cosine that scores show; an inner product x, which has no bounds, becomes
+            1 / (1 + exp(-x)).
+        score_key: str | None
+            Metadata key under which each found document carries its score.
+        ids_from_content: bool
+            Derive missing ids from text and metadata, so that adding the same again changes nothing.
+        batch_size: int
+            Texts handed to the embedding model at once.
+        progress: bool
+            Show a progress bar while embedding.
+        dim, metric, codec, fine, tokenizer, training_minimum, fingerprint, read_only, create, lock_timeout:
+            Settings of the collection, explained at :meth:`rarebit.Collection.open`. The fingerprint is by default the name
+            of the embedding model, where it can be known.
+
+    Instantiate:
+        .. code-block:: python
+
+            from rarebit.integrations.langchain import RarebitVectorStore
+
+            store = RarebitVectorStore(embedding, path="docs.rarebit")
+
+    Add:
+        .. code-block:: python
+
+            from langchain_core.documents import Document
+
+            store.add_documents([Document("The kettle is on.", metadata={"page": 1})], ids=["kettle"])
+
+        A document whose id exists already is replaced. One call is kept whole or not at all.
+
+    Delete:
+        .. code-block:: python
+
+            store.delete(["kettle"])
+            store.delete(filter={"page": {"$lt": 3}})
+            store.delete(delete_all=True)
+
+    Search:
+        .. code-block:: python
+
+            store.similarity_search("tea", k=4)
+            store.max_marginal_relevance_search("tea", k=4, lambda_mult=0.5)
+            store.hybrid_search("tea", k=4)
+
+    with filter:
+        .. code-block:: python
+
+            store.similarity_search("tea", filter={"page": {"$gte": 1}, "lang": "en"})
+            store.similarity_search("tea", filter=lambda document: "kettle" in document.page_content)
+
+        Filters run before the search: k documents are found whenever k match.
+
+    with score:
+        .. code-block:: python
+
+            store.similarity_search_with_score("tea")  # cosines in [-1, 1], higher is nearer
+            store.similarity_search_with_relevance_scores("tea", score_threshold=0.5)
+
+    Async:
+        .. code-block:: python
+
+            await store.aadd_documents(documents)
+            await store.asimilarity_search("tea")
+
+    Use as Retriever:
+        .. code-block:: python
+
+            store.as_retriever(search_type="mmr", search_kwargs={"k": 4})
+
+        Hybrid and lexical search are in :class:`~rarebit.integrations.langchain.RarebitRetriever`.
+    """
+
+    def __init__(
+        self,
+        embedding: Embeddings,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        collection: Collection | None = None,
+        relevance_score_fn: Callable[[float], float] | None = None,
+        score_key: str | None = None,
+        ids_from_content: bool = False,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = False,
+        **settings: Unpack[CollectionSettings],
+    ) -> None:
+        """Open a collection, or use one that is open; the class explains the arguments.
+
+        Raises:
+            InputError: an unknown keyword, or a collection together with a path or settings.
+            FingerprintError, SettingsError: the file was filled by another model, or made with other settings.
+        """
+        self._embedding = embedding
+        self._collection = collection_for(embedding, path, collection, settings)
+        self._relevance_score_fn = relevance_score_fn
+        self._score_key = score_key
+        self._ids_from_content = ids_from_content
+        self._batch_size = batch_size
+        self._progress = progress
+
+    @property
+    def collection(self) -> Collection:
+        """The collection underneath, for everything that LangChain has no word for."""
+        return self._collection
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """The embedding model."""
+        return self._embedding
+
+    @classmethod
+    def from_texts(
+        cls: type[Store],
+        texts: Iterable[str],
+        embedding: Embeddings,
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> Store:
+        """Make a store and add texts; keywords as in the class."""
+        store = cls(embedding, **kwargs)
+        store.add_texts(texts, metadatas, ids=ids)
+        return store
+
+    @classmethod
+    async def afrom_texts(
+        cls: type[Store],
+        texts: Iterable[str],
+        embedding: Embeddings,
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> Store:
+        """Make a store and add texts; keywords as in the class."""
+        store = await run_in_executor(None, cls, embedding, **kwargs)
+        await store.aadd_texts(texts, metadatas, ids=ids)
+        return store
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Embed texts and keep them; a text whose id exists already replaces the old one. All are kept, or none.
+
+        Args:
+            texts: n passages.
+            metadatas: n dictionaries of JSON values.
+            ids: n ids; those that are None are filled in.
+            batch_size: texts handed to the embedding model at once; the store's own if left out.
+            progress: show a progress bar; the store's own choice if left out.
+            **kwargs: ignored; LangChain's indexing hands over what other stores take.
+
+        Returns:
+            The n ids.
+
+        Raises:
+            InputError: and its kinds, for what cannot be kept; nothing is changed then.
+        """
+        del kwargs
+        new = self._checked(texts, metadatas, ids)
+        return self._keep(new, embed(*self._to_embed(new, batch_size), progress=self._shown(progress)))
+
+    async def aadd_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Do as :meth:`add_texts`, with the embedding model's own asynchronous method."""
+        del kwargs
+        new = self._checked(texts, metadatas, ids)
+        vectors = await aembed(*self._to_embed(new, batch_size), progress=self._shown(progress))
+        return await run_in_executor(None, self._keep, new, vectors)
+
+    def add_documents(
+        self, documents: Iterable[Document], *, ids: Sequence[str | None] | None = None, **kwargs: Any
+    ) -> list[str]:
+        """Embed documents and keep them; arguments as in :meth:`add_texts`.
+
+        Args:
+            documents: n documents, from a list or a generator such as a loader's.
+            ids: n ids; the documents' own if left out.
+            **kwargs: of :meth:`add_texts`.
+        """
+        texts, metadatas, own = columns_of(documents)
+        return self.add_texts(texts, metadatas, ids=own if ids is None else ids, **kwargs)
+
+    async def aadd_documents(
+        self, documents: Iterable[Document], *, ids: Sequence[str | None] | None = None, **kwargs: Any
+    ) -> list[str]:
+        """Do as :meth:`add_documents`."""
+        texts, metadatas, own = columns_of(documents)
+        return await self.aadd_texts(texts, metadatas, ids=own if ids is None else ids, **kwargs)
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Read documents by their ids, in that order; missing ones are left out."""
+        return [document_of(row) for row in self._collection.get(ids)]
+
+    def delete(
+        self, ids: Sequence[str] | None = None, *, filter: FilterLike | None = None, delete_all: bool = False, **kwargs: Any
+    ) -> bool:
+        """Delete documents by ids, by a filter, or those of the ids that match it; missing ids are no error.
+
+        Args:
+            ids: of the documents.
+            filter: which documents; an empty one counts as none.
+            delete_all: delete every document; then neither ids nor a filter may be given.
+            **kwargs: none; an unknown keyword is refused, lest more is deleted than was meant.
+
+        Returns:
+            True.
+
+        Raises:
+            InputError: nothing says what to delete, or too much does.
+        """
+        refuse_unknown(kwargs, needless=())
+        tree = as_filter(filter)
+        nothing_named = ids is None and tree is None
+        if delete_all is not nothing_named:
+            raise InputError(
+                f"got {'neither' if nothing_named else 'delete_all=True together with'} ids or a filter: "
+                "pass ids=, filter= or both, or delete_all=True alone to delete every document"
+            )
+        if delete_all:
+            self._collection.delete_all()
+        else:
+            self._collection.delete(ids, filter=tree)
+        return True
+
+    def save_local(self, folder_path: str | os.PathLike[str], index_name: str = "index") -> None:
+        """Write a copy of the store to ``folder_path/index_name.rarebit``; an older copy is replaced.
+
+        A store that is kept in that very file is saved already, and is left alone.
+        """
+        target = _file_in(folder_path, index_name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        own = self._collection.path
+        if own is None or not target.exists() or not target.samefile(own):
+            self._collection.backup(target, overwrite=True)
+
+    @classmethod
+    def load_local(
+        cls: type[Store],
+        folder_path: str | os.PathLike[str],
+        embeddings: Embeddings,
+        index_name: str = "index",
+        *,
+        allow_dangerous_deserialization: bool = False,
+        **kwargs: Any,
+    ) -> Store:
+        """Open what :meth:`save_local` wrote. The store works on that file: what is added later is kept in it.
+
+        Args:
+            folder_path: the folder.
+            embeddings: the embedding model.
+            index_name: name of the file, without its ending.
+            allow_dangerous_deserialization: without meaning, as nothing is unpickled; accepted for code that passes it.
+            **kwargs: as in the class; ``read_only=True`` leaves the file as it is.
+
+        Raises:
+            CollectionNotFoundError: the file does not exist.
+        """
+        del allow_dangerous_deserialization
+        return cls(embeddings, path=_file_in(folder_path, index_name), create=False, **kwargs)
+
+    def _checked(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[Mapping[str, Any] | None] | None,
+        ids: Sequence[str | None] | None,
+    ) -> NewPassages:
+        return NewPassages.of(texts, metadatas, ids, from_content=self._ids_from_content)
+
+    def _to_embed(self, new: NewPassages, batch_size: int | None) -> tuple[Embeddings, list[str], int | None, int]:
+        dim = self._collection.settings.dim
+        return self._embedding, new.texts, dim, self._batch_size if batch_size is None else batch_size
+
+    def _shown(self, progress: bool | None) -> bool:
+        return self._progress if progress is None else progress
+
+    def _keep(self, new: NewPassages, vectors: Vectors) -> list[str]:
+        self._collection.add(vectors, new.texts, new.metadatas, new.ids)
+        return new.answered
+
+
+def _file_in(folder: str | os.PathLike[str], index_name: str) -> Path:
+    return Path(folder) / f"{index_name}.rarebit"

@@ -1,0 +1,9 @@
+"""Rarebit in LlamaIndex."""
+
+from rarebit.extras import require
+
+require("llama_index.core", "llama-index")
+
+from rarebit.integrations.llama_index.vector_store import RarebitVectorStore  # noqa: E402
+
+__all__ = ["RarebitVectorStore"]

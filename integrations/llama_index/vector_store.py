@@ -1,0 +1,331 @@
+"""Rarebit as a vector store of LlamaIndex."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores import MetadataFilters, VectorStoreQuery, VectorStoreQueryResult
+from llama_index.core.vector_stores.types import DEFAULT_PERSIST_DIR, DEFAULT_PERSIST_FNAME, BasePydanticVectorStore
+
+from rarebit.errors import InputError
+from rarebit.integrations.llama_index import persistence
+from rarebit.integrations.llama_index.filters import restricted, restricts
+from rarebit.integrations.llama_index.nodes import REF_DOC_ID, to_node, to_row
+from rarebit.integrations.llama_index.querying import search
+from rarebit.retrievers.collection import Collection, Compare, EmbeddingFingerprint
+from rarebit.retrievers.collection.collection import BATCH_ROWS, LOCK_TIMEOUT
+from rarebit.retrievers.collection.settings import Metric
+
+DEFAULT_NAMESPACE = "default"
+NAMESPACE_SEPARATOR = "__"
+_DEFAULTS = {"read_only": False, "lock_timeout": LOCK_TIMEOUT}
+
+
+class RarebitVectorStore(BasePydanticVectorStore):
+    """A vector store in one SQLite file, or in memory, that searches small codes and keeps the nodes.
+
+    Setup:
+        ``pip install 'rarebit[llama-index]'``
+
+    Instantiate:
+        .. code-block:: python
+
+            from llama_index.vector_stores.rarebit import RarebitVectorStore
+
+            store = RarebitVectorStore("docs.rarebit")  # RarebitVectorStore() is in memory
+            index = VectorStoreIndex.from_documents(documents, storage_context=StorageContext.from_defaults(vector_store=store))
+
+    Open again:
+        .. code-block:: python
+
+            index = VectorStoreIndex.from_vector_store(RarebitVectorStore("docs.rarebit"))
+
+    Query modes:
+        ``default`` (similarities are cosines in [-1, 1], or inner products), ``mmr``, ``text_search`` and ``sparse`` (BM25),
+        ``hybrid`` (``alpha`` weighs the vectors; without it, reciprocal rank fusion). Any other mode is an error.
+
+    Filters:
+        All operators of LlamaIndex, and / or / not, nested; together with ``node_ids`` and ``doc_ids``, every one must hold.
+        A key ``"a.b"`` also reaches into dictionaries. A row's document id is the key ``"_ref_doc_id"``.
+
+    Note:
+        ``VectorStoreIndex.as_retriever()`` asks only for the image and index nodes of an index that was filled with any in this
+        process. ``VectorIndexRetriever(index)`` searches all of them.
+    """
+
+    # Left out of to_dict, so that from_dict can pass it on as arguments.
+    stores_text: bool = Field(default=True, exclude=True)
+    is_embedding_query: bool = Field(default=True, exclude=True)
+    flat_metadata: bool = Field(default=False, exclude=True)
+
+    path: str | None = Field(default=None, description="File of the collection; None is in memory.")
+    include_embeddings: bool = Field(default=False, description="Put the decoded embeddings on the nodes that come back.")
+    batch_size: int = Field(default=BATCH_ROWS, ge=1, description="Nodes encoded and written at once.")
+    progress: bool = Field(default=False, description="Show a progress bar while adding.")
+    metric: str = Field(default="cosine", description="'cosine' or 'inner_product'.")
+    codec: str = Field(default="rabitq", description="Codec of the codes in memory.")
+    fine: str = Field(default="int8", description="Codec of the vectors on disk that re-rank.")
+    dim: int | None = Field(default=None, description="Dimension of the embeddings, if it was known when the store was opened.")
+    tokenizer: str = Field(default="porter", description="Tokenizer of lexical search.")
+    training_minimum: int | None = Field(default=None, description="Rows at which the codec is trained.")
+    fingerprint: EmbeddingFingerprint = Field(default=EmbeddingFingerprint(), description="What embedded the nodes.")
+    read_only: bool = Field(default=False, description="Refuse to write.")
+    lock_timeout: float = Field(default=LOCK_TIMEOUT, description="Seconds to wait for another writer.")
+
+    _collection: Collection = PrivateAttr()
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        collection: Collection | None = None,
+        include_embeddings: bool = False,
+        batch_size: int = BATCH_ROWS,
+        progress: bool = False,
+        metric: Metric | None = None,
+        codec: str | None = None,
+        fine: str | None = None,
+        dim: int | None = None,
+        tokenizer: str | None = None,
+        training_minimum: int | None = None,
+        fingerprint: EmbeddingFingerprint | Mapping[str, Any] | str | None = None,
+        read_only: bool = False,
+        lock_timeout: float = LOCK_TIMEOUT,
+    ) -> None:
+        """Open a store; create it on first use.
+
+        Args:
+            path: of the file; None keeps the store in memory.
+            collection: an open collection to use instead; then neither a path nor settings can be given.
+            include_embeddings: put the embeddings on the nodes that come back, as they are kept: under cosine at length 1.
+            batch_size: nodes encoded and written at once.
+            progress: show a progress bar while adding.
+            metric: ``"cosine"`` (default) or ``"inner_product"``.
+            codec: of the codes in memory; see :meth:`rarebit.Collection.open` for it and all that follow.
+            fine: of the vectors on disk that re-rank.
+            dim: dimension of the embeddings; taken from the first ones added if left out.
+            tokenizer: of lexical search.
+            training_minimum: nodes at which the codec is trained.
+            fingerprint: of the embedding model, or its name, or the dictionary of a fingerprint.
+            read_only: refuse to write, and to create the file.
+            lock_timeout: seconds to wait for another writer.
+
+        Raises:
+            InputError: a collection together with a path or settings, or a setting that does not exist.
+            CollectionError: and its kinds, as :meth:`rarebit.Collection.open` raises them.
+        """
+        asked: dict[str, Any] = {
+            "path": path,
+            "metric": metric,
+            "codec": codec,
+            "fine": fine,
+            "dim": dim,
+            "tokenizer": tokenizer,
+            "training_minimum": training_minimum,
+            "fingerprint": EmbeddingFingerprint(**fingerprint) if isinstance(fingerprint, Mapping) else fingerprint,
+            "read_only": read_only,
+            "lock_timeout": lock_timeout,
+        }
+        opened = Collection.open(**asked) if collection is None else _alone(collection, asked)
+        kept = {name: getattr(opened.settings, name) for name in asked if hasattr(opened.settings, name)}
+        own = {"include_embeddings": include_embeddings, "batch_size": batch_size, "progress": progress}
+        fields = {**asked, **kept, **own, "path": None if opened.path is None else str(opened.path)}
+        super().__init__(**fields)
+        self._collection = opened
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name the class in serialized components."""
+        return "RarebitVectorStore"
+
+    @property
+    def client(self) -> Collection:
+        """The collection behind the store."""
+        return self._collection
+
+    def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:  # noqa: ARG002
+        """Add nodes with their embeddings; a node whose id is there already is replaced. All are kept, or none.
+
+        Args:
+            nodes: each with an embedding; of two with one id the last is kept.
+            add_kwargs: ignored; an index passes on what its constructor was given.
+
+        Returns:
+            The ids, in the order of the nodes.
+
+        Raises:
+            InputError: and its kinds, for a node without embedding or with one of another dimension, or for metadata that
+                JSON cannot hold; the store is unchanged.
+        """
+        last = {node.node_id: node for node in nodes}
+        rows = [to_row(node) for node in last.values()]
+        self._collection.add(
+            [_embedding(node) for node in last.values()],
+            texts=[row.text for row in rows],
+            metadatas=[row.metadata for row in rows],
+            ids=[row.id for row in rows],
+            batch_size=self.batch_size,
+            progress=self.progress,
+        )
+        return [node.node_id for node in nodes]
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Find the nodes that answer a query, best first.
+
+        Args:
+            query: ``mode`` says which search; ``filters``, ``node_ids`` and ``doc_ids`` must all hold, and empty ones restrict
+                nothing. ``similarity_top_k`` nodes are found; ``hybrid_top_k`` in mode hybrid, and ``sparse_top_k`` in modes
+                text_search and sparse, go before it where they are given.
+            kwargs: ``mmr_threshold`` (1 is relevance alone, 0 diversity alone; one in the query goes before it) and
+                ``mmr_prefetch_k`` (how many of the nearest MMR chooses among).
+
+        Returns:
+            Nodes, similarities (cosine in [-1, 1] or inner product; BM25 or the fused score for the lexical and hybrid modes;
+            higher is nearer) and ids.
+
+        Raises:
+            InputError: an unsupported mode, an unknown keyword, a query without the embedding or the words that its mode needs,
+                or, as FilterError, a filter that cannot be understood.
+        """
+        hits = search(self._collection, query, kwargs, include_vectors=self.include_embeddings)
+        return VectorStoreQueryResult(
+            nodes=[to_node(hit, None if hit.vector is None else hit.vector.tolist()) for hit in hits],
+            similarities=[hit.score for hit in hits],
+            ids=[hit.id for hit in hits],
+        )
+
+    def get_nodes(self, node_ids: Sequence[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+        """Read nodes by their ids, in that order, leaving out the missing; or those that match filters; or both at once.
+
+        With neither, all nodes; with an empty list of ids, none.
+        """
+        rows = self._collection.get(node_ids, filter=restricted(filters))
+        if not (self.include_embeddings and rows):
+            return [to_node(row) for row in rows]
+        vectors = self._collection.vectors([row.id for row in rows])
+        return [to_node(row, vector.tolist()) for row, vector in zip(rows, vectors, strict=True)]
+
+    def delete(self, ref_doc_id: str | None, **delete_kwargs: Any) -> None:  # noqa: ARG002
+        """Delete the nodes of a document, and the document itself if it is stored whole; None deletes nothing."""
+        if ref_doc_id is not None:
+            self._collection.delete(filter=Compare(REF_DOC_ID, "eq", ref_doc_id))
+
+    def delete_nodes(
+        self,
+        node_ids: Sequence[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **delete_kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """Delete nodes by their ids, by filters, or those of the ids that match the filters; missing ids are no error.
+
+        Without ids and without any filter nothing is deleted: :meth:`clear` deletes everything.
+        """
+        if node_ids is not None or restricts(filters):
+            self._collection.delete(node_ids, filter=restricted(filters))
+
+    def clear(self) -> None:
+        """Delete every node; settings and the trained codec stay."""
+        self._collection.delete_all()
+
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Do as :meth:`add` in a thread."""
+        return await asyncio.to_thread(self.add, nodes, **kwargs)
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Do as :meth:`query` in a thread."""
+        return await asyncio.to_thread(self.query, query, **kwargs)
+
+    async def aget_nodes(self, node_ids: Sequence[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+        """Do as :meth:`get_nodes` in a thread."""
+        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+
+    async def adelete(self, ref_doc_id: str | None, **delete_kwargs: Any) -> None:
+        """Do as :meth:`delete` in a thread."""
+        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
+
+    async def adelete_nodes(
+        self, node_ids: Sequence[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+    ) -> None:
+        """Do as :meth:`delete_nodes` in a thread."""
+        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
+
+    async def aclear(self) -> None:
+        """Do as :meth:`clear` in a thread."""
+        await asyncio.to_thread(self.clear)
+
+    def persist(self, persist_path: str | os.PathLike[str], fs: AbstractFileSystem | None = None) -> None:
+        """Write a copy of the store to a path; a store that lives there is durable already, and nothing is done.
+
+        Args:
+            persist_path: where :meth:`from_persist_path` will look. For ``x.json``, which a StorageContext passes, the copy is
+                ``x.rarebit``; at the JSON's place LlamaIndex would take it for a store of its own.
+            fs: an fsspec file system; None is the local one.
+        """
+        persistence.write(self._collection, persist_path, fs)
+
+    @classmethod
+    def from_persist_path(
+        cls, persist_path: str | os.PathLike[str], fs: AbstractFileSystem | None = None, **settings: Any
+    ) -> RarebitVectorStore:
+        """Open what :meth:`persist` wrote to the same path.
+
+        A local copy is opened as a file: what is added later is kept in it. A copy on another file system is read into memory.
+
+        Args:
+            persist_path: as it was given to :meth:`persist`.
+            fs: an fsspec file system; None is the local one.
+            settings: keywords of the store.
+
+        Raises:
+            CollectionNotFoundError: nothing was persisted there.
+        """
+        found = persistence.read(persist_path, fs)
+        return cls(found, **settings) if isinstance(found, Path) else cls(collection=found, **settings)
+
+    @classmethod
+    def from_persist_dir(
+        cls,
+        persist_dir: str | os.PathLike[str] = DEFAULT_PERSIST_DIR,
+        namespace: str = DEFAULT_NAMESPACE,
+        fs: AbstractFileSystem | None = None,
+        **settings: Any,
+    ) -> RarebitVectorStore:
+        """Open what ``StorageContext.persist`` wrote to a folder, as :meth:`from_persist_path` does."""
+        name = f"{namespace}{NAMESPACE_SEPARATOR}{DEFAULT_PERSIST_FNAME}"
+        return cls.from_persist_path(f"{os.fspath(persist_dir).rstrip('/')}/{name}", fs, **settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle as the collection does: a file as its path, a store in memory with its content."""
+        own = {"include_embeddings": self.include_embeddings, "batch_size": self.batch_size, "progress": self.progress}
+        return {"collection": self._collection, **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open again what was pickled."""
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def _alone(collection: Collection, asked: Mapping[str, Any]) -> Collection:
+    """Refuse settings beside a collection, which has its own."""
+    given = [name for name, value in asked.items() if value != _DEFAULTS.get(name)]
+    if given:
+        raise InputError(
+            f"got collection= together with {given}, wanted one or the other: give them to Collection.open, or "
+            "leave out collection="
+        )
+    return collection
+
+
+def _embedding(node: BaseNode) -> list[float]:
+    if node.embedding is None:
+        raise InputError(
+            f"node {node.node_id!r} has no embedding, wanted one: let a VectorStoreIndex or a pipeline with an embedding model "
+            "add the nodes, or set node.embedding first"
+        )
+    return node.embedding

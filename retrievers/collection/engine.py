@@ -1,0 +1,138 @@
+"""What keeps a collection's parts together: its file, the codes in memory that follow it, and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rarebit.arrays import Queries, VectorsLike, as_vectors, normalized
+from rarebit.compressors.vectors import SearchableCodec
+from rarebit.retrievers.collection import rows
+from rarebit.retrievers.collection import settings as settings_
+from rarebit.retrievers.collection.code_index import CodeIndex
+from rarebit.retrievers.collection.ingest import stored_codec
+from rarebit.retrievers.collection.matching import RememberedMatches
+from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
+from rarebit.retrievers.collection.snapshot import Snapshot
+from rarebit.retrievers.collection.storage import Connection, State, Storage, read_state
+
+
+class Engine:
+    """Gives snapshots to readers and transactions to writers.
+
+    Args:
+        storage: the open file.
+        asked: the settings that the user gave; None for those left out.
+    """
+
+    def __init__(self, storage: Storage, asked: Mapping[str, Any]) -> None:
+        """Agree on the settings with the file; close it if that fails."""
+        self.storage = storage
+        self.asked = dict(asked)
+        self.index = CodeIndex()
+        self.remembered = RememberedMatches()
+        self._codec: tuple[int, SearchableCodec | None] = (0, None)
+        try:
+            self.settings = self._agreed_settings()
+        except BaseException:
+            storage.close()
+            raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Give the newest commit, and keep it as it is until the block ends."""
+        with ExitStack() as stack:
+            with self.index.lock:
+                connection = stack.enter_context(self.storage.read())
+                state = read_state(connection)
+                self._follow_settings(connection)
+                view = self.index.follow(connection, state, self._codec_at(connection, state))
+            yield Snapshot(connection, self.settings, view, self.remembered)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Give a transaction that counts as one commit."""
+        with self.storage.write() as connection:
+            yield connection
+            rows.finish(connection)
+
+    def fixed_dimension(self, connection: Connection, dim: int) -> Settings:
+        """Fix the dimension with the first rows; it counts only if the transaction commits."""
+        kept = settings_.load(connection) or self.settings
+        if kept.dim is None:
+            kept = replace(kept, dim=dim)
+            settings_.save(connection, kept)
+        return kept
+
+    def check_fingerprint(self, fingerprint: EmbeddingFingerprint) -> None:
+        """Agree on a fingerprint with the file, as at opening."""
+        self.asked["fingerprint"] = EmbeddingFingerprint.of(self.asked.get("fingerprint")).completed(fingerprint)
+        with self.storage.read() as connection:
+            kept = settings_.load(connection) or self.settings
+        settings_.reconciled(kept, {"fingerprint": fingerprint}, str(self.storage))
+        self.settings = self._agreed_settings()
+
+    def prepared(self, queries: VectorsLike) -> Queries:
+        """Check (q, dim) queries, and normalise them for cosine."""
+        matrix = as_vectors(queries, dim=self.settings.dim)
+        return normalized(matrix) if self.settings.metric == "cosine" else matrix
+
+    def close(self) -> None:
+        """Close the file and free the codes."""
+        self.storage.close()
+        self.index.drop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle as the path, or as the content of a collection in memory."""
+        return {
+            "path": self.storage.path,
+            "content": self.storage.serialize() if self.storage.path is None else None,
+            "read_only": self.storage.read_only,
+            "lock_timeout": self.storage.lock_timeout,
+            "asked": self.asked,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open again what was pickled; a file that has vanished since is an error, not an empty collection."""
+        path: Path | None = state["path"]
+        storage = Storage(
+            path,
+            read_only=state["read_only"],
+            tokenizer=state["asked"]["tokenizer"] or Settings.tokenizer,
+            lock_timeout=state["lock_timeout"],
+            must_exist=path is not None,
+        )
+        if state["content"] is not None:
+            storage.deserialize(state["content"])
+        self.__init__(storage, state["asked"])  # type: ignore[misc]
+
+    def _codec_at(self, connection: Connection, state: State) -> SearchableCodec | None:
+        generation, codec = self._codec
+        if generation != state.generation or codec is None:
+            codec = stored_codec(connection, self.settings)
+            self._codec = (state.generation, codec)
+        return codec
+
+    def _follow_settings(self, connection: Connection) -> None:
+        """Learn the dimension when somebody has added the first rows."""
+        if self.settings.dim is None:
+            self.settings = settings_.load(connection) or self.settings
+
+    def _agreed_settings(self) -> Settings:
+        """Keep the settings at creation; later check what was asked for against them, and keep what was unknown."""
+        with self.storage.read() as connection:
+            kept = settings_.load(connection)
+        if kept is not None:
+            agreed = settings_.reconciled(kept, self.asked, str(self.storage))
+            if agreed == kept or self.storage.read_only:
+                return agreed
+        with self.storage.write() as connection:  # another process may have been faster
+            kept = settings_.load(connection) or Settings(
+                **{key: value for key, value in self.asked.items() if value is not None}
+            )
+            agreed = settings_.reconciled(kept, self.asked, str(self.storage))
+            settings_.save(connection, agreed)
+        return agreed

@@ -1,0 +1,154 @@
+"""Many threads on one object, two processes on one file, and a fork."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.other_process import write_in_turn
+
+from rarebit import Collection, Compare
+from rarebit.errors import LockedError
+
+THREADS = 16
+SECONDS = 20.0
+
+
+class Worker:
+    """Adds, replaces and deletes rows of its own, and searches everybody's."""
+
+    def __init__(self, collection: Collection, number: int, until: float) -> None:
+        self.collection = collection
+        self.number = number
+        self.until = until
+        self.rows: dict[str, str] = {}
+        self.error: BaseException | None = None
+        self.steps = 0
+
+    def run(self) -> None:
+        rng = random.Random(self.number)
+        try:
+            while time.monotonic() < self.until:
+                self.step(rng)
+                self.steps += 1
+        except BaseException as error:  # noqa: BLE001
+            self.error = error
+
+    def step(self, rng: random.Random) -> None:
+        action = rng.choice(["add", "replace", "delete", "search", "search", "filter", "lexical", "get"])
+        if action == "add" or not self.rows:
+            self.write([f"{self.number}-{self.steps}-{row}" for row in range(rng.randint(1, 20))], rng)
+        elif action == "replace":
+            self.write(rng.sample(sorted(self.rows), min(5, len(self.rows))), rng)
+        elif action == "delete":
+            doomed = rng.sample(sorted(self.rows), min(3, len(self.rows)))
+            assert self.collection.delete(doomed) == len(doomed)
+            for key in doomed:
+                del self.rows[key]
+        elif action == "search":
+            hits = self.collection.search(np.random.default_rng(self.steps).standard_normal(8), 10)
+            assert len({hit.id for hit in hits}) == len(hits)
+            assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        elif action == "filter":
+            hits = self.collection.search(np.ones(8), 1000, filter=Compare("owner", "eq", self.number))
+            assert {hit.id for hit in hits} == set(self.rows) or len(self.rows) > 1000
+        elif action == "lexical":
+            assert all(f"owner{self.number}" in hit.text for hit in self.collection.search_lexical(f"owner{self.number}", 5))
+        else:
+            assert {row.id: row.text for row in self.collection.get(list(self.rows))} == self.rows
+
+    def write(self, keys: list[str], rng: random.Random) -> None:
+        texts = [f"owner{self.number} {rng.random()}" for _ in keys]
+        vectors = [[rng.gauss(0, 1) for _ in range(8)] for _ in keys]
+        self.collection.add(vectors, texts=texts, ids=keys, metadatas=[{"owner": self.number}] * len(keys))
+        self.rows.update(zip(keys, texts, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("where", "seconds"), [("file", SECONDS), ("memory", SECONDS / 4)])
+def test_sixteen_threads_add_search_and_delete(tmp_path: Path, where: str, seconds: float) -> None:
+    collection = Collection.open(tmp_path / "c.rarebit" if where == "file" else None, training_minimum=500)
+    until = time.monotonic() + seconds
+    workers = [Worker(collection, number, until) for number in range(THREADS)]
+    threads = [threading.Thread(target=worker.run) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for worker in workers:
+        if worker.error is not None:
+            raise worker.error
+    assert all(worker.steps > 5 for worker in workers)
+    wanted = {key: text for worker in workers for key, text in worker.rows.items()}
+    assert {row.id: row.text for row in collection} == wanted
+    assert len(collection.search(np.ones(8), len(wanted) + 10)) == len(wanted)
+
+
+def test_two_processes_writing_in_turn_see_everything(tmp_path: Path) -> None:
+    path = tmp_path / "c.rarebit"
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=write_in_turn, args=(path, theirs))
+    child.start()
+    try:
+        wanted: set[str] = set()
+        with Collection.open(path, training_minimum=20) as collection:
+            for turn in range(30):
+                collection.add([[float(turn), 1.0]], ids=[f"parent {turn}"])
+                wanted.add(f"parent {turn}")
+                ours.send(turn)
+                assert ours.poll(60), "the other process does not answer"
+                assert ours.recv() == (sorted(wanted), f"parent {turn}")
+                wanted.add(f"child {turn}")
+                if turn % 5 == 4:
+                    wanted.remove(f"parent {turn - 2}")
+                assert {row.id for row in collection} == wanted
+                assert collection.search([-float(turn) - 1, 1.0], 1)[0].id == f"child {turn}"
+    finally:
+        ours.send(None)
+        child.join(30)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_opens_its_own_connections(tmp_path: Path) -> None:
+    collection = Collection.open(tmp_path / "c.rarebit")
+    collection.add([[1.0, 2.0]], ids=["parent"])
+    collection.search([1.0, 2.0])
+    child = os.fork()
+    if child == 0:
+        try:
+            collection.add([[2.0, 1.0]], ids=["child"])
+            os._exit(0 if collection.count() == 2 else 1)
+        except BaseException:  # noqa: BLE001
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert {row.id for row in collection} == {"parent", "child"}
+    collection.add([[2.0, 2.0]])
+    assert collection.count() == 3
+
+
+def test_a_thread_waits_its_turn_and_then_says_so() -> None:
+    collection = Collection.open(lock_timeout=0.1)
+    collection.add([[1.0]])
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with collection._engine.storage.write():
+            held.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    with pytest.raises(LockedError, match="another thread"):
+        collection.add([[2.0]])
+    done.set()
+    thread.join()
+    collection.add([[2.0]])
+    assert collection.count() == 2

@@ -1,0 +1,166 @@
+"""Killed writers, full disks, damaged files, held locks: nothing acknowledged is lost, and errors are clear."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import writer
+from support.vectors import clustered
+
+from rarebit import Collection
+from rarebit.errors import CollectionError, DamagedFileError, LockedError, StorageFullError
+
+KILLS = 50
+
+
+def assert_whole(path: Path) -> None:
+    """Every table agrees with every other, by SQLite's and FTS5's own checks and by counting."""
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        raw.execute("INSERT INTO lexical (lexical) VALUES ('integrity-check')")
+        counts = {table: raw.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("rows", "codes", "fine")}
+        counts["state"] = raw.execute("SELECT row_count FROM state").fetchone()[0]
+        assert len(set(counts.values())) == 1, counts
+    raw.close()
+
+
+def content(collection: Collection) -> dict[str, str]:
+    return {row.id: row.text for row in collection}
+
+
+def expected(calls: int) -> dict[str, tuple[int, int]]:
+    model: dict[str, tuple[int, int]] = {}
+    for call in range(calls):
+        writer.apply(model, call)
+    return model
+
+
+def texts(model: dict[str, tuple[int, int]]) -> dict[str, str]:
+    return {key: f"{'replaced' if call % 4 == 3 else 'written'} by {call}" for key, (call, _) in model.items()}
+
+
+@pytest.mark.slow
+def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
+    rng = random.Random(2)
+    finished = 0
+    for kill in range(KILLS):
+        if kill % 2 == 0:
+            path, log = tmp_path / f"{kill}.rarebit", tmp_path / f"{kill}.log"
+            log.touch()
+            finished = 0
+        process = subprocess.Popen([sys.executable, writer.__file__, path, log, str(finished)])
+        acknowledged = finished
+        while acknowledged == finished:  # the imports take most of its life: wait for the first call
+            time.sleep(0.005)
+            assert process.poll() is None, "the writer stopped by itself"
+            acknowledged = len(log.read_text().splitlines())
+        time.sleep(rng.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        acknowledged = len(log.read_text().splitlines())
+        with Collection.open(path) as collection:
+            found = content(collection)
+            possible = [expected(acknowledged), expected(acknowledged + 1)]
+            models = [model for model in possible if texts(model) == found]
+            assert models, (
+                f"kill {kill} after {acknowledged} calls: {len(found)} rows, wanted {[len(model) for model in possible]}"
+            )
+            for key, (call, row) in rng.sample(sorted(models[0].items()), 10):
+                vector = writer.vectors_of(call)[row]
+                assert key in [hit.id for hit in collection.search(vector, 3)]
+            assert len(collection.search(np.ones(16), 10_000)) == len(found)
+            finished = acknowledged + possible.index(models[0])
+        log.write_text("".join(f"{call}\n" for call in range(finished)))
+        assert_whole(path)
+
+
+def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
+    collection = Collection.open(tmp_path / "c.rarebit")
+    collection.add(clustered(100), texts=["kept"] * 100, ids=[str(number) for number in range(100)])
+    pages = collection._engine.storage._main.execute("PRAGMA page_count").fetchone()[0]
+    collection._engine.storage._main.execute(f"PRAGMA max_page_count = {pages + 20}")
+    with pytest.raises(StorageFullError, match="no space left"):
+        collection.add(clustered(5000), texts=["lost"] * 5000)
+    assert set(content(collection).values()) == {"kept"}
+    assert len(collection.search(clustered(1)[0], 200)) == 100
+    collection._engine.storage._main.execute("PRAGMA max_page_count = 1000000")
+    collection.add(clustered(5000))
+    assert collection.count() == 5100
+    collection.close()
+    assert_whole(tmp_path / "c.rarebit")
+
+
+def test_a_writer_waits_its_turn_and_then_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "c.rarebit"
+    with Collection.open(path, lock_timeout=0.1) as collection:
+        collection.add([[1.0, 2.0]])
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LockedError, match="lock_timeout"):
+            collection.add([[3.0, 4.0]])
+        assert collection.count() == 1  # readers do not wait
+        assert len(collection.search([1.0, 2.0])) == 1
+        other.execute("ROLLBACK")
+        other.close()
+        collection.add([[3.0, 4.0]])
+        assert collection.count() == 2
+
+
+DAMAGES: dict[str, str] = {
+    "a row without its code": "DELETE FROM codes WHERE row_id = 5",
+    "a code of another length": "UPDATE codes SET code = x'00' WHERE row_id = 5",
+    "a row without its fine vector": "DELETE FROM fine",
+    "a fine vector of another length": "UPDATE fine SET code = x'00'",
+    "no state": "DELETE FROM state",
+    "settings that are no JSON": "UPDATE settings SET value = '{'",
+    "settings that are missing": "DELETE FROM settings WHERE name = 'fingerprint'",
+    "a metric that does not exist": """UPDATE settings SET value = '"l3"' WHERE name = 'metric'""",
+    "a codec that cannot be read": "UPDATE codec SET learned = x'0102'",
+    "a codec of another name": "UPDATE codec SET name = 'other'",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_content_that_contradicts_itself_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "c.rarebit"
+    with Collection.open(path) as collection:
+        collection.add(clustered(1200))
+    with sqlite3.connect(path) as raw:
+        raw.execute(DAMAGES[damage])
+    raw.close()
+    with pytest.raises(DamagedFileError, match="backup"):
+        Collection.open(path).search(clustered(1)[0], 5)
+
+
+def truncate(content: bytearray) -> bytearray:
+    return content[: len(content) // 2]
+
+
+def zero_the_schema(content: bytearray) -> bytearray:
+    content[100:4096] = bytes(3996)
+    return content
+
+
+def overwrite_the_middle(content: bytearray) -> bytearray:
+    for page in range(4, len(content) // 4096):
+        content[page * 4096 : page * 4096 + 64] = b"\xff" * 64
+    return content
+
+
+@pytest.mark.parametrize("damage", [truncate, zero_the_schema, overwrite_the_middle])
+def test_damaged_bytes_are_a_clear_error(tmp_path: Path, damage: Callable[[bytearray], bytearray]) -> None:
+    path = tmp_path / "c.rarebit"
+    with Collection.open(path) as collection:
+        collection.add(clustered(1200), texts=["text"] * 1200)
+    path.write_bytes(damage(bytearray(path.read_bytes())))
+    with pytest.raises(CollectionError, match=r"c\.rarebit|backup"):
+        Collection.open(path).search(clustered(1)[0], 5)
