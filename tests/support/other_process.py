@@ -5,7 +5,15 @@ from __future__ import annotations
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
+
 from rarebit import Collection
+
+
+def vector_of(writer: str, turn: int) -> list[float]:
+    """Give the vector that a writer writes in a turn: a direction of its own."""
+    directions: list[float] = np.random.default_rng([len(writer), turn]).standard_normal(16).tolist()
+    return directions
 
 
 def write_in_turn(path: Path, pipe: Connection) -> None:
@@ -13,8 +21,8 @@ def write_in_turn(path: Path, pipe: Connection) -> None:
     with Collection.open(path) as collection:
         while (turn := pipe.recv()) is not None:
             seen = sorted(row.id for row in collection)
-            nearest = collection.search([float(turn), 1.0], 1)[0].id
-            collection.add([[-float(turn) - 1, 1.0]], ids=[f"child {turn}"])
+            nearest = collection.search(vector_of("parent", turn), 1)[0].id
+            collection.add([vector_of("child", turn)], ids=[f"child {turn}"])
             if turn % 5 == 4:
                 collection.delete([f"parent {turn - 2}"])
             pipe.send((seen, nearest))

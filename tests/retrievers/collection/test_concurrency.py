@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.other_process import write_in_turn
+from support.other_process import vector_of, write_in_turn
 
 from rarebit import Collection, Compare
 from rarebit.errors import LockedError
@@ -100,7 +100,7 @@ def test_two_processes_writing_in_turn_see_everything(tmp_path: Path) -> None:
         wanted: set[str] = set()
         with Collection.open(path, training_minimum=20) as collection:
             for turn in range(30):
-                collection.add([[float(turn), 1.0]], ids=[f"parent {turn}"])
+                collection.add([vector_of("parent", turn)], ids=[f"parent {turn}"])
                 wanted.add(f"parent {turn}")
                 ours.send(turn)
                 assert ours.poll(60), "the other process does not answer"
@@ -109,7 +109,7 @@ def test_two_processes_writing_in_turn_see_everything(tmp_path: Path) -> None:
                 if turn % 5 == 4:
                     wanted.remove(f"parent {turn - 2}")
                 assert {row.id for row in collection} == wanted
-                assert collection.search([-float(turn) - 1, 1.0], 1)[0].id == f"child {turn}"
+                assert collection.search(vector_of("child", turn), 1)[0].id == f"child {turn}"
     finally:
         ours.send(None)
         child.join(30)

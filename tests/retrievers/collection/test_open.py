@@ -161,7 +161,7 @@ def test_an_empty_file_is_filled(path: Path) -> None:
 
 
 def test_read_only(path: Path) -> None:
-    with pytest.raises(CollectionNotFoundError, match="read-only"):
+    with pytest.raises(CollectionNotFoundError, match="only a writable open creates one"):
         Collection.open(path, read_only=True)
     assert not path.exists()
     with Collection.open(path) as collection:
