@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rarebit.compressors.vectors.codec import ARRAYS_FILE, CONFIG_FILE, Codec, SearchableCodec
-from rarebit.errors import InputError
+from rarebit.errors import FormatVersionError, InputError
 
 if TYPE_CHECKING:
     from rarebit.compressors.vectors.exact import Exact
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rarebit.compressors.vectors.scalar import Scalar
 
 __all__ = [
+    "SEARCHABLE",
     "Codec",
     "Exact",
     "Float16",
@@ -43,7 +44,6 @@ _REGISTERED = {"float32": "Exact", "float16": "Float16", "int8": "Int8", "scalar
 """The name that a codec is saved under -> its class."""
 
 _SPELLINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "exact": ("float32", {}),
     "float32": ("float32", {}),
     "float16": ("float16", {}),
     "int8": ("int8", {}),
@@ -53,11 +53,14 @@ _SPELLINGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """What users may write -> the registered codec and its arguments."""
 
+SEARCHABLE = ("float32", "float16", "sq8", "sq4", "rabitq")
+"""The spellings of those that faiss can scan."""
+
 
 def codec_named(spelling: str) -> Codec:
     """Create the unfitted codec that a user named, such as ``"rabitq"`` or ``"sq4"``."""
     if spelling not in _SPELLINGS:
-        raise InputError(f"got codec {spelling!r}, wanted one of {sorted(_SPELLINGS)}, or a Codec object")
+        raise InputError(f"got codec {spelling!r}, wanted one of {sorted(_SPELLINGS)}")
     name, config = _SPELLINGS[spelling]
     return _registered(name)(**config)
 
@@ -77,7 +80,7 @@ def load_codec(folder: str | os.PathLike[str]) -> Codec:
 
 def _registered(name: str) -> type[Codec]:
     if name not in _REGISTERED:
-        raise InputError(
+        raise FormatVersionError(
             f"got codec {name!r}, which this version does not know (it knows {sorted(_REGISTERED)}): upgrade rarebit"
         )
     codec: type[Codec] = __getattr__(_REGISTERED[name])

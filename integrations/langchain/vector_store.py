@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from langchain_core.documents import Document
@@ -155,6 +156,18 @@ class RarebitVectorStore(SearchableStore):
     def embeddings(self) -> Embeddings:
         """The embedding model."""
         return self._embedding
+
+    def close(self) -> None:
+        """Close the collection underneath, also one that was given."""
+        self._collection.close()
+
+    def __enter__(self: Store) -> Store:
+        """Use the store in a ``with`` block, which closes it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the collection underneath."""
+        self.close()
 
     @classmethod
     def from_texts(

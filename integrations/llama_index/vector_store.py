@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
@@ -16,11 +17,12 @@ from llama_index.core.vector_stores.types import DEFAULT_PERSIST_DIR, DEFAULT_PE
 
 from rarebit.errors import InputError
 from rarebit.integrations.llama_index import persistence
-from rarebit.integrations.llama_index.filters import restricted, restricts
+from rarebit.integrations.llama_index.filters import restricted
 from rarebit.integrations.llama_index.nodes import REF_DOC_ID, to_node, to_row
 from rarebit.integrations.llama_index.querying import search
 from rarebit.retrievers.collection import Collection, Compare, EmbeddingFingerprint
 from rarebit.retrievers.collection.collection import BATCH_ROWS, LOCK_TIMEOUT
+from rarebit.retrievers.collection.filters import matches_everything
 from rarebit.retrievers.collection.settings import Metric
 
 DEFAULT_NAMESPACE = "default"
@@ -150,6 +152,18 @@ class RarebitVectorStore(BasePydanticVectorStore):
         """The collection behind the store."""
         return self._collection
 
+    def close(self) -> None:
+        """Close the collection behind the store, also one that was given."""
+        self._collection.close()
+
+    def __enter__(self) -> RarebitVectorStore:
+        """Use the store in a ``with`` block, which closes it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the collection behind the store."""
+        self.close()
+
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:  # noqa: ARG002
         """Add nodes with their embeddings; a node whose id is there already is replaced. All are kept, or none.
 
@@ -227,8 +241,9 @@ class RarebitVectorStore(BasePydanticVectorStore):
 
         Without ids and without any filter nothing is deleted: :meth:`clear` deletes everything.
         """
-        if node_ids is not None or restricts(filters):
-            self._collection.delete(node_ids, filter=restricted(filters))
+        tree = restricted(filters)
+        if node_ids is not None or (tree is not None and not matches_everything(tree)):
+            self._collection.delete(node_ids, filter=tree)
 
     def clear(self) -> None:
         """Delete every node; settings and the trained codec stay."""

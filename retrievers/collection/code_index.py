@@ -11,7 +11,9 @@ neighbour while that is not much larger, so that every code is copied only about
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
@@ -32,6 +34,9 @@ SEGMENT_ROWS = 65_536
 
 MOST_DEAD = 0.2
 """Share of deleted rows above which a segment is written anew."""
+
+QUERIES_FOR_THREADS = 8
+"""Queries from which faiss shares them out among threads."""
 
 NOWHERE = -1
 """The row id in places of a result that no row fills."""
@@ -141,7 +146,8 @@ class View:
         found = []
         if self.codec is not None and k > 0:
             prepared = np.ascontiguousarray(self.codec.prepare_queries(queries))
-            found = [result for segment in self.segments if (result := segment.search(prepared, k, allowed))]
+            with _threads_for(len(queries)):
+                found = [result for segment in self.segments if (result := segment.search(prepared, k, allowed))]
         if not found:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         scores = np.concatenate([scores for scores, _ in found], axis=1)
@@ -177,6 +183,10 @@ class CodeIndex:
             self._view = view
         return view
 
+    def after_fork(self) -> None:
+        """Take a new lock: the old one may be held by a thread that this process does not have."""
+        self._lock = Lock()
+
     def drop(self) -> None:
         """Forget the view, and free its memory."""
         with self._lock:
@@ -186,6 +196,27 @@ class CodeIndex:
 def _only(mask: Mask) -> Any:
     library: Any = faiss  # its stubs know the C++ signatures, not the Python ones
     return library.SearchParameters(sel=library.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
+
+
+@contextmanager
+def _threads_for(queries: int) -> Iterator[None]:
+    """Let faiss use one thread for few queries: it shares out whole queries, and waking a team costs more than a scan."""
+    library: Any = faiss
+    usual = library.omp_get_max_threads()
+    library.omp_set_num_threads(1 if queries < QUERIES_FOR_THREADS else usual)
+    try:
+        yield
+    finally:
+        library.omp_set_num_threads(usual)
+
+
+def _forget_threads() -> None:
+    """In a forked child the parent's team of threads is gone, and waiting for it would never end."""
+    library: Any = faiss
+    library.omp_set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_forget_threads)
 
 
 def _can_follow(view: View, state: State) -> bool:

@@ -12,10 +12,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from rarebit.arrays import Vectors, VectorsLike, as_vector
-from rarebit.errors import FilterError, InputError
+from rarebit.errors import InputError
 from rarebit.retrievers.collection import ranking, rows
+from rarebit.retrievers.collection.arguments import as_count, as_ids, as_seconds, as_share
 from rarebit.retrievers.collection.engine import Engine
-from rarebit.retrievers.collection.filters import And, Filter, Ids
+from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter, matches, matches_everything
 from rarebit.retrievers.collection.ingest import Batch, Writer
 from rarebit.retrievers.collection.matching import Matcher
 from rarebit.retrievers.collection.records import Hit, Row
@@ -66,13 +67,15 @@ class Collection:
             metric: ``"cosine"`` (default; vectors are kept at length 1) or ``"inner_product"`` (norms are kept).
             codec: of the codes in memory: ``"rabitq"`` (default, dim / 8 + 8 bytes a vector), ``"sq4"``, ``"sq8"``,
                 ``"float16"`` or ``"float32"``.
-            fine: of the vectors on disk that re-rank: ``"int8"`` (default), ``"float16"``, ``"float32"`` or ``"none"``.
+            fine: of the vectors on disk that re-rank: ``"int8"`` (default), ``"float16"``, ``"float32"`` or ``"none"``; by
+                default none for the codecs float16 and float32, which need no re-ranking.
             tokenizer: of lexical search: ``"porter"`` (default: English stems), ``"unicode61"`` (whole words), ``"trigram"``.
             training_minimum: rows at which the codec is trained, in one step; until then answers are exact.
             fingerprint: of the embedding model, or its name; stored, and checked from then on.
-            read_only: refuse to write, and to create the file.
+            read_only: refuse to write, and to create the file. In a folder that cannot be written and without a log beside it,
+                the file is taken for unchanging: later commits are not seen.
             create: create the file if it does not exist.
-            lock_timeout: seconds to wait for another writer.
+            lock_timeout: seconds to wait for another writer, at least 0.
 
         Raises:
             CollectionNotFoundError, ForeignFileError, FormatVersionError, DamagedFileError: the file is not what was expected.
@@ -93,7 +96,7 @@ class Collection:
             where,
             read_only=read_only,
             tokenizer=wanted.tokenizer,
-            lock_timeout=lock_timeout,
+            lock_timeout=as_seconds("lock_timeout", lock_timeout),
             must_exist=read_only or not create,
         )
         return cls(Engine(storage, asked))
@@ -148,7 +151,7 @@ class Collection:
         Raises:
             InputError: and its kinds, for vectors, ids or metadata that cannot be kept; the collection is unchanged.
         """
-        _check_count("batch_size", batch_size, least=1)
+        batch_size = as_count("batch_size", batch_size, least=1)
         batch = Batch.checked(vectors, texts, metadatas, ids, self._engine.settings)
         if not len(batch.vectors):
             return []
@@ -159,7 +162,7 @@ class Collection:
                 for part, new in batch.parts(batch_size):
                     writer.write(part, new)
                     bar.update(len(new))
-        self._engine.settings = settings
+        self._engine.learn_dimension(settings)
         return list(batch.ids)
 
     def check_fingerprint(self, fingerprint: EmbeddingFingerprint | str) -> None:
@@ -172,14 +175,13 @@ class Collection:
 
     def get(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> list[Row]:  # noqa: A002
         """Read rows by their ids, in that order, leaving out the missing; or all that match a filter; or both at once."""
-        _check_ids(ids)
+        if ids is None:
+            return list(self.iterate(filter))
+        wanted = as_ids(ids)
         with self._engine.snapshot() as snapshot:
-            allowed = snapshot.matching(_checked_filter(filter))
-            if ids is None:
-                wanted = snapshot.matching(And()) if allowed is None else allowed
-                return list(rows.by_row_ids(snapshot.connection, [] if wanted is None else list(wanted)).values())
-            found = rows.by_ids(snapshot.connection, ids)
-            return [found[key][1] for key in ids if key in found and (allowed is None or found[key][0] in allowed)]
+            allowed = snapshot.matching(as_filter(filter))
+            found = rows.by_ids(snapshot.connection, wanted)
+            return [found[key][1] for key in wanted if key in found and (allowed is None or found[key][0] in allowed)]
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
         """Give the vectors of ids: (n, dim) float32, in that order, decoded from the finest tier that is kept.
@@ -189,26 +191,27 @@ class Collection:
         Raises:
             MissingRowError: an id is not in the collection.
         """
-        _check_ids(ids)
         with self._engine.snapshot() as snapshot:
-            return snapshot.vectors_of(ids)
+            return snapshot.vectors_of(as_ids(ids))
 
     def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> int:  # noqa: A002
         """Delete rows by ids, by a filter, or those of the ids that match it; returns how many there were.
 
         Missing ids are no error. With neither, InputError: use :meth:`delete_all`.
         """
-        if ids is None and filter is None:
-            raise InputError("got neither ids nor a filter, wanted at least one: call delete_all() to delete every row")
-        _check_ids(ids)
-        by_id = [] if ids is None else [Ids(tuple(ids))]
-        by_filter = [] if filter is None else [filter]
+        tree = as_filter(filter)
+        if ids is None and (tree is None or matches_everything(tree)):
+            raise InputError(
+                "got neither ids nor a filter that says anything, wanted at least one: to delete every row call delete_all()"
+            )
+        by_id = [] if ids is None else [Ids(tuple(as_ids(ids)))]
+        by_filter = [] if tree is None else [tree]
         with self._engine.write() as connection:
             found = Matcher(connection).rows(And(*by_id, *by_filter))
             return rows.delete(connection, list(found))
 
     def delete_all(self) -> int:
-        """Delete every row; settings and the trained codec stay. Returns how many there were."""
+        """Delete every row, and the codec trained on them; settings stay. Returns how many there were."""
         with self._engine.write() as connection:
             return rows.delete_all(connection)
 
@@ -218,7 +221,7 @@ class Collection:
             with self._engine.storage.read() as connection:
                 return read_state(connection).row_count
         with self._engine.snapshot() as snapshot:
-            return len(snapshot.matching(_checked_filter(filter)) or ())
+            return len(snapshot.matching(as_filter(filter)) or ())
 
     def iterate(self, filter: Filter | None = None, *, batch_size: int = BATCH_ROWS) -> Iterator[Row]:  # noqa: A002
         """Give every row, or those that match a filter, in the order of insertion; memory does not grow with the collection.
@@ -226,16 +229,15 @@ class Collection:
         Each batch is read from the newest commit, so rows written meanwhile may or may not be given; none is given twice
         under one id unless it is replaced meanwhile.
         """
-        _check_count("batch_size", batch_size, least=1)
+        batch_size, tree = as_count("batch_size", batch_size, least=1), as_filter(filter)
         last = 0
         while True:
-            with self._engine.snapshot() as snapshot:
-                found = rows.after(snapshot.connection, last, batch_size)
-                allowed = snapshot.matching(_checked_filter(filter))
+            with self._engine.storage.read() as connection:
+                found = rows.after(connection, last, batch_size)
             if not found:
                 return
             last = found[-1][0]
-            yield from (row for row_id, row in found if allowed is None or row_id in allowed)
+            yield from (row for _, row in found if tree is None or matches(tree, row))
 
     def search(
         self,
@@ -272,10 +274,11 @@ class Collection:
         include_vectors: bool = False,
     ) -> list[list[Hit]]:
         """Search for (q, dim) queries at once, as :meth:`search` does for one: one list of hits a query."""
-        _check_count("k", k)
-        with self._engine.snapshot() as snapshot:
+        k = as_count("k", k)
+        candidates = None if candidates is None else as_count("candidates", candidates, least=1)
+        with self._engine.searchable() as snapshot:
             prepared = self._engine.prepared(queries)
-            found = snapshot.nearest(prepared, k, _checked_filter(filter), candidates)
+            found = snapshot.nearest(prepared, k, as_filter(filter), candidates)
             return snapshot.hits(found, include_vectors=include_vectors)
 
     def search_mmr(
@@ -292,18 +295,19 @@ class Collection:
 
         ``lambda_mult`` 1 is relevance alone, 0 diversity alone. Scores are those of :meth:`search`.
         """
-        _check_count("k", k)
-        _check_share("lambda_mult", lambda_mult)
-        with self._engine.snapshot() as snapshot:
+        k = as_count("k", k)
+        fetch_k, lambda_mult = as_count("fetch_k", fetch_k), as_share("lambda_mult", lambda_mult)
+        with self._engine.searchable() as snapshot:
             prepared = self._engine.prepared(as_vector(query)[np.newaxis])[0]
-            found = snapshot.diverse(prepared, k, fetch_k, lambda_mult, _checked_filter(filter))
+            found = snapshot.diverse(prepared, k, fetch_k, lambda_mult, as_filter(filter))
             return snapshot.hits([found], include_vectors=include_vectors)[0]
 
     def search_lexical(self, text: str, k: int = 10, *, filter: Filter | None = None) -> list[Hit]:  # noqa: A002
         """Find the k rows whose texts match the words of a text best, by BM25; rows without any of them are not found."""
-        _check_count("k", k)
+        _check_text(text)
+        k = as_count("k", k)
         with self._engine.snapshot() as snapshot:
-            return snapshot.hits([snapshot.best_by_words(text, k, _checked_filter(filter))])[0]
+            return snapshot.hits([snapshot.best_by_words(text, k, as_filter(filter))])[0]
 
     def search_hybrid(
         self,
@@ -329,12 +333,13 @@ class Collection:
             filter: which rows to search among.
             include_vectors: put each row's vector on its hit.
         """
-        _check_count("k", k)
-        _check_share("alpha", alpha)
+        k = as_count("k", k)
+        fetch_k, alpha = as_count("fetch_k", fetch_k), as_share("alpha", alpha)
+        _check_text(text)
         if fusion not in ("rrf", "weighted"):
             raise InputError(f"got fusion={fusion!r}, wanted 'rrf' or 'weighted'")
-        with self._engine.snapshot() as snapshot:
-            tree, depth = _checked_filter(filter), max(k, fetch_k)
+        with self._engine.searchable() as snapshot:
+            tree, depth = as_filter(filter), max(k, fetch_k)
             dense = snapshot.nearest(self._engine.prepared(as_vector(query)[np.newaxis]), depth, tree, None)[0]
             words = snapshot.best_by_words(text, depth, tree)
             if fusion == "rrf":
@@ -346,7 +351,7 @@ class Collection:
 
     def stats(self) -> Stats:
         """Count the rows and every byte, in memory and on disk."""
-        with self._engine.snapshot() as snapshot:
+        with self._engine.searchable() as snapshot:
             view, settings = snapshot.view, snapshot.settings
             disk = content_bytes(snapshot.connection)
             state = view.state
@@ -354,6 +359,7 @@ class Collection:
             "codes": view.code_bytes,
             "row_ids": view.id_bytes,
             "bitmaps": self._engine.remembered.nbytes,
+            "database": 0 if self.path else self._engine.storage.file_bytes(),
             "codec": view.codec.state_bytes if view.codec else 0,
         }
         trained = view.codec is not None and view.codec.name == settings.new_codec().name
@@ -362,7 +368,7 @@ class Collection:
             dim=settings.dim,
             metric=settings.metric,
             codec=settings.codec,
-            fine=settings.fine,
+            fine=str(settings.fine),
             trained=trained,
             memory=memory,
             disk={**disk, "file": self._engine.storage.file_bytes()},
@@ -370,7 +376,9 @@ class Collection:
 
     def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a copy of the newest commit to another file, whole or not at all; the collection may be in use."""
-        target = Path(path)
+        target = Path(path).resolve()
+        if target.is_dir():
+            raise InputError(f"{target} is a folder, wanted the path of a file")
         if target.exists() and not overwrite:
             raise InputError(f"{target} exists already: choose another path, or pass overwrite=True")
         if self.path is not None and target.exists() and target.samefile(self.path):
@@ -380,12 +388,7 @@ class Collection:
                 f"{target} is open elsewhere, or was not closed properly, and its log {target.name}-wal would change the copy: "
                 "close it (or open and close it once), or choose another path"
             )
-        aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            self._engine.storage.copy_to(aside)
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
+        self._engine.storage.copy_to(target)
 
     def close(self) -> None:
         """Close the file; further calls raise ClosedError."""
@@ -409,7 +412,10 @@ class Collection:
 
     def __contains__(self, key: object) -> bool:
         """Whether a row has this id."""
-        return isinstance(key, str) and self.count(Ids((key,))) == 1
+        if not isinstance(key, str):
+            return False
+        with self._engine.storage.read() as connection:
+            return bool(rows.row_ids_of(connection, [key]))
 
     def __iter__(self) -> Iterator[Row]:
         """Give every row, in the order of insertion."""
@@ -422,22 +428,6 @@ class Collection:
         return f"<Collection {where}: dim={settings.dim}, metric={settings.metric}, codec={settings.codec}>"
 
 
-def _checked_filter(tree: Filter | None) -> Filter | None:
-    if tree is not None and not isinstance(tree, Filter):
-        raise FilterError(f"got filter={tree!r}, wanted And, Or, Not, Compare, Ids or Where from rarebit, or None")
-    return tree
-
-
-def _check_ids(ids: Sequence[str] | None) -> None:
-    if isinstance(ids, str):
-        raise InputError(f"got one string as ids ({ids!r}), wanted a list of ids: [{ids!r}]")
-
-
-def _check_count(name: str, given: int, least: int = 0) -> None:
-    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < least:
-        raise InputError(f"got {name}={given!r}, wanted a number of rows, {least} or more")
-
-
-def _check_share(name: str, given: float) -> None:
-    if not 0 <= given <= 1:
-        raise InputError(f"got {name}={given!r}, wanted a number from 0 to 1")
+def _check_text(text: str) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"got a text of type {type(text).__name__}, wanted a string of words to look for")

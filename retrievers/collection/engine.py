@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from rarebit.arrays import Queries, VectorsLike, as_vectors, normalized
 from rarebit.compressors.vectors import SearchableCodec
@@ -16,8 +18,10 @@ from rarebit.retrievers.collection.code_index import CodeIndex
 from rarebit.retrievers.collection.ingest import stored_codec
 from rarebit.retrievers.collection.matching import RememberedMatches
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
-from rarebit.retrievers.collection.snapshot import Snapshot
+from rarebit.retrievers.collection.snapshot import SearchableSnapshot, Snapshot
 from rarebit.retrievers.collection.storage import Connection, State, Storage, read_state
+
+_ENGINES: WeakSet[Engine] = WeakSet()
 
 
 class Engine:
@@ -40,17 +44,27 @@ class Engine:
         except BaseException:
             storage.close()
             raise
+        _ENGINES.add(self)
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """Give the newest commit, and keep it as it is until the block ends."""
-        with ExitStack() as stack:
+        with self.storage.read() as connection:
+            state = read_state(connection)
+            self._follow_settings(connection)
+            yield Snapshot(connection, self.settings, state, self._codec_at(connection, state), self.remembered)
+
+    @contextmanager
+    def searchable(self) -> Iterator[SearchableSnapshot]:
+        """Give the newest commit together with its codes in memory."""
+        with self.storage.read() as connection:
+            # The commit is chosen by the first read, which the lock orders: views never go back.
             with self.index.lock:
-                connection = stack.enter_context(self.storage.read())
                 state = read_state(connection)
                 self._follow_settings(connection)
-                view = self.index.follow(connection, state, self._codec_at(connection, state))
-            yield Snapshot(connection, self.settings, view, self.remembered)
+                codec = self._codec_at(connection, state)
+                view = self.index.follow(connection, state, codec)
+            yield SearchableSnapshot(connection, self.settings, state, codec, self.remembered, view)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -69,10 +83,10 @@ class Engine:
 
     def check_fingerprint(self, fingerprint: EmbeddingFingerprint) -> None:
         """Agree on a fingerprint with the file, as at opening."""
-        self.asked["fingerprint"] = EmbeddingFingerprint.of(self.asked.get("fingerprint")).completed(fingerprint)
         with self.storage.read() as connection:
             kept = settings_.load(connection) or self.settings
         settings_.reconciled(kept, {"fingerprint": fingerprint}, str(self.storage))
+        self.asked["fingerprint"] = EmbeddingFingerprint.of(self.asked.get("fingerprint")).completed(fingerprint)
         self.settings = self._agreed_settings()
 
     def prepared(self, queries: VectorsLike) -> Queries:
@@ -84,6 +98,17 @@ class Engine:
         """Close the file and free the codes."""
         self.storage.close()
         self.index.drop()
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child."""
+        self.index.after_fork()
+        self.remembered.after_fork()
+        self.storage.after_fork()
+
+    def learn_dimension(self, settings: Settings) -> None:
+        """Take over the dimension that a commit has fixed."""
+        if self.settings.dim is None:
+            self.settings = replace(self.settings, dim=settings.dim)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as the path, or as the content of a collection in memory."""
@@ -136,3 +161,11 @@ class Engine:
             agreed = settings_.reconciled(kept, self.asked, str(self.storage))
             settings_.save(connection, agreed)
         return agreed
+
+
+def _after_fork() -> None:
+    for engine in _ENGINES:
+        engine.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

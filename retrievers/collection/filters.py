@@ -21,11 +21,12 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, get_args
 
 from rarebit.errors import FilterError
+from rarebit.retrievers.collection.arguments import as_ids
 from rarebit.retrievers.collection.records import Row
 
 Operator: TypeAlias = Literal[
@@ -57,6 +58,9 @@ RANGES: Mapping[str, Callable[[Any, Any], bool]] = {
     "lt": operator.lt,
     "lte": operator.le,
 }
+DEEPEST = 100
+"""Levels of And, Or and Not in one filter."""
+
 _LISTS = ("in", "nin", "any", "all")
 _STRINGS = ("like", "text_match", "text_match_insensitive")
 _FLAGS = ("exists", "is_empty")
@@ -90,6 +94,10 @@ class Compare:
         wanted = self._wanted()
         if wanted:
             raise FilterError(f"got {self.value!r} for operator {self.op!r} on field {self.field!r}, wanted {wanted}")
+
+    def __hash__(self) -> int:
+        """Hash also those whose value is a list."""
+        return hash((self.field, self.op, repr(self.value)))
 
     def holds(self, present: Sequence[Any]) -> bool:
         """Whether a row matches whose field has these values (none where it is missing, more where a path is ambiguous)."""
@@ -129,7 +137,7 @@ class Compare:
             encoded = json.dumps(self.value, allow_nan=False, ensure_ascii=False)
             (encoded + self.field).encode()
             return json.loads(encoded)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise FilterError(
                 f"got {self.value!r} for operator {self.op!r} on field {self.field!r}, wanted a JSON value ({error}): "
                 "convert dates and the like to the form in which the metadata has them"
@@ -152,10 +160,12 @@ class And:
     """Matches where every child matches; ``And()`` matches everything."""
 
     children: tuple[Filter, ...]
+    depth: int = field(init=False, repr=False, compare=False)
 
     def __init__(self, *children: Filter) -> None:
         """Join the children."""
-        object.__setattr__(self, "children", _checked(children))
+        object.__setattr__(self, "children", children)
+        object.__setattr__(self, "depth", _depth_over(children))
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -163,10 +173,12 @@ class Or:
     """Matches where at least one child matches; ``Or()`` matches nothing."""
 
     children: tuple[Filter, ...]
+    depth: int = field(init=False, repr=False, compare=False)
 
     def __init__(self, *children: Filter) -> None:
         """Join the children."""
-        object.__setattr__(self, "children", _checked(children))
+        object.__setattr__(self, "children", children)
+        object.__setattr__(self, "depth", _depth_over(children))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +186,11 @@ class Not:
     """Matches where the child does not."""
 
     child: Filter
+    depth: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the child."""
-        _checked((self.child,))
+        object.__setattr__(self, "depth", _depth_over((self.child,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +198,10 @@ class Ids:
     """Matches the rows that have one of these ids."""
 
     ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check that they are several strings and not one."""
+        object.__setattr__(self, "ids", tuple(as_ids(self.ids)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +212,13 @@ class Where:
 
 
 Filter: TypeAlias = And | Or | Not | Compare | Ids | Where
+
+
+def as_filter(given: Any) -> Filter | None:
+    """Check that a filter is a tree of ours, or None."""
+    if given is not None and not isinstance(given, Filter):
+        raise FilterError(f"got filter={given!r}, wanted And, Or, Not, Compare, Ids or Where from rarebit, or None")
+    return given
 
 
 def matches(tree: Filter, row: Row) -> bool:
@@ -212,6 +236,36 @@ def matches(tree: Filter, row: Row) -> bool:
             return row.id in ids
         case Where(predicate=predicate):
             return bool(predicate(row))
+
+
+def matches_everything(tree: Filter) -> bool:
+    """Whether a filter says nothing: an And of nothing, or of nothing but such."""
+    match tree:
+        case And(children=children):
+            return all(map(matches_everything, children))
+        case Or(children=children):
+            return any(map(matches_everything, children))
+    return False
+
+
+def asks_python(tree: Filter) -> bool:
+    """Whether a filter holds a function, whose answer may change between calls."""
+    match tree:
+        case And(children=children) | Or(children=children):
+            return any(map(asks_python, children))
+        case Not(child=child):
+            return asks_python(child)
+    return isinstance(tree, Where)
+
+
+def names_ids(tree: Filter) -> bool:
+    """Whether a filter names rows by their ids."""
+    match tree:
+        case And(children=children) | Or(children=children):
+            return any(map(names_ids, children))
+        case Not(child=child):
+            return names_ids(child)
+    return isinstance(tree, Ids)
 
 
 def values_at(metadata: Mapping[str, Any], name: str) -> Iterator[Any]:
@@ -247,11 +301,15 @@ def _filled(present: Sequence[Any]) -> bool:
     return any(value is not None for value in present)
 
 
-def _checked(children: Sequence[Filter]) -> tuple[Filter, ...]:
+def _depth_over(children: Sequence[Filter]) -> int:
+    """Give the levels of a tree with these children, and check that they are filters and not too many levels."""
     for child in children:
         if not isinstance(child, Filter):
             raise FilterError(f"got {child!r} inside a filter, wanted And, Or, Not, Compare, Ids or Where")
-    return tuple(children)
+    depth = 1 + max((getattr(child, "depth", 0) for child in children), default=0)
+    if depth > DEEPEST:
+        raise FilterError(f"the filter is nested more than {DEEPEST} levels deep: put several children into one And or Or")
+    return depth
 
 
 @lru_cache(maxsize=256)

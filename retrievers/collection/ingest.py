@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from rarebit.compressors.vectors import SearchableCodec, restore_codec
 from rarebit.compressors.vectors.exact import Exact
 from rarebit.errors import DamagedFileError, DuplicateIdError, InputError
 from rarebit.retrievers.collection import rows
+from rarebit.retrievers.collection.arguments import as_ids
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection, read_state
 
@@ -46,8 +47,8 @@ class Batch:
         count = len(matrix)
         texts = _counted("texts", [""] * count if texts is None else texts, count)
         metadatas = _counted("metadatas", [None] * count if metadatas is None else metadatas, count)
-        ids = _counted("ids", [str(uuid.uuid4()) for _ in range(count)] if ids is None else ids, count)
-        _check_ids(ids)
+        ids = _counted("ids", [str(uuid.uuid4()) for _ in range(count)] if ids is None else as_ids(ids), count)
+        _check_unique(ids)
         return cls(normalized(matrix) if settings.metric == "cosine" else matrix, texts, metadatas, ids)
 
     def parts(self, size: int) -> Iterator[tuple[Vectors, list[rows.NewRow]]]:
@@ -116,18 +117,16 @@ def stored_codec(connection: Connection, settings: Settings) -> SearchableCodec 
     return restored
 
 
-def _counted(name: str, given: Sequence[Any], count: int) -> Sequence[Any]:
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        given = [given] if isinstance(given, str | Mapping) else list(given)
+def _counted(name: str, given: Iterable[Any], count: int) -> Sequence[Any]:
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise InputError(f"got a {type(given).__name__} as {name}, wanted a list, one item a row: put it into a list")
+    given = given if isinstance(given, Sequence) else list(given)
     if len(given) != count:
         raise InputError(f"got {count} vectors and {len(given)} {name}, wanted one of each a row")
     return given
 
 
-def _check_ids(ids: Sequence[Any]) -> None:
-    for given in ids:
-        if not isinstance(given, str):
-            raise InputError(f"got the id {given!r} ({type(given).__name__}), wanted strings: convert ids with str() first")
+def _check_unique(ids: Sequence[str]) -> None:
     repeated = [given for given, times in Counter(ids).items() if times > 1]
     if repeated:
         raise DuplicateIdError(

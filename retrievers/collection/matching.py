@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections import OrderedDict
 from functools import cached_property
@@ -10,12 +11,27 @@ from typing import Any
 
 from pyroaring import BitMap64
 
+from rarebit.errors import FilterError
 from rarebit.retrievers.collection import facts, rows
-from rarebit.retrievers.collection.filters import NEGATED, And, Compare, Filter, Ids, Not, Or, Where, matches
+from rarebit.retrievers.collection.filters import (
+    NEGATED,
+    And,
+    Compare,
+    Filter,
+    Ids,
+    Not,
+    Or,
+    Where,
+    asks_python,
+    matches,
+    names_ids,
+)
+from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.storage import Connection
 
-REMEMBERED = 32
-"""Filters whose rows are kept for the next search."""
+MOST_FILTERS = 32
+MOST_BYTES = 8 * 2**20
+"""What is kept for the next search: at most so many filters, and so many bytes."""
 
 
 class Matcher:
@@ -61,13 +77,23 @@ class Matcher:
         found: list[int] = []
         last = 0
         while stored := rows.after(self._connection, last, limit=1024):
-            found.extend(row_id for row_id, row in stored if matches(tree, row))
+            found.extend(row_id for row_id, row in stored if _holds(tree, row))
             last = stored[-1][0]
         return BitMap64(found)
 
     @cached_property
     def _everything(self) -> BitMap64:
         return BitMap64([row_id for (row_id,) in self._connection.execute("SELECT row_id FROM codes")])
+
+
+def _holds(tree: Where, row: Row) -> bool:
+    """Ask the function; what goes wrong in a database of its own is not ours."""
+    try:
+        return matches(tree, row)
+    except sqlite3.Error as error:
+        raise FilterError(
+            f"the function used as a filter raised {error!r} for the id {row.id!r}: correct the function"
+        ) from error
 
 
 class RememberedMatches:
@@ -77,16 +103,18 @@ class RememberedMatches:
         """Remember nothing yet."""
         self._version = 0
         self._found: OrderedDict[str, BitMap64] = OrderedDict()
+        self._sizes: dict[str, int] = {}
         self._lock = Lock()
 
     def rows(self, connection: Connection, version: int, tree: Filter) -> BitMap64:
         """Give the rows that match as of this version, which is what the connection's transaction sees."""
-        if _has_function(tree):
+        if asks_python(tree) or names_ids(tree):
             return Matcher(connection).rows(tree)
         key = repr(tree)
         with self._lock:
             if version > self._version:
                 self._found.clear()
+                self._sizes.clear()
                 self._version = version
             if version == self._version and key in self._found:
                 self._found.move_to_end(key)
@@ -95,22 +123,18 @@ class RememberedMatches:
         with self._lock:
             if version == self._version:
                 self._found[key] = found
-                while len(self._found) > REMEMBERED:
-                    self._found.popitem(last=False)
+                self._sizes[key] = len(found.serialize()) + 2 * sys.getsizeof(key)
+                while len(self._found) > MOST_FILTERS or sum(self._sizes.values()) > MOST_BYTES:
+                    oldest, _ = self._found.popitem(last=False)
+                    del self._sizes[oldest]
         return found
 
     @property
     def nbytes(self) -> int:
         """Bytes that the remembered sets take."""
         with self._lock:
-            return sum(len(found.serialize()) + sys.getsizeof(key) for key, found in self._found.items())
+            return sum(self._sizes.values())
 
-
-def _has_function(tree: Filter) -> bool:
-    """Whether the tree asks Python code, whose answer may change between calls."""
-    match tree:
-        case And(children=children) | Or(children=children):
-            return any(map(_has_function, children))
-        case Not(child=child):
-            return _has_function(child)
-    return isinstance(tree, Where)
+    def after_fork(self) -> None:
+        """Take a new lock: the old one may be held by a thread that this process does not have."""
+        self._lock = Lock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,12 @@ from rarebit.retrievers.collection.schema import REMOVALS_KEPT
 from rarebit.retrievers.collection.storage import Connection, read_state
 
 T = TypeVar("T")
+
+StoredRow: TypeAlias = tuple[int, str, str, str]
+"""Row id, id, text, metadata as JSON."""
+
+DEEPEST = 64
+"""Levels of dictionaries and lists that metadata may have."""
 
 PARAMETERS = (8, 64, 512)
 """Numbers of parameters that an IN list is padded to, so that few different statements are compiled and cached."""
@@ -87,9 +93,9 @@ def delete(connection: Connection, row_ids: Sequence[int]) -> int:
 
 
 def delete_all(connection: Connection) -> int:
-    """Delete every row at once."""
+    """Delete every row at once, and the codec that was trained on them."""
     count = read_state(connection).row_count
-    for table in ("rows", "codes", "fine", "facts", "removals"):
+    for table in ("rows", "codes", "fine", "facts", "removals", "codec"):
         connection.execute(f"DELETE FROM {table}")
     connection.execute("INSERT INTO lexical (lexical) VALUES ('delete-all')")
     connection.execute("UPDATE state SET row_count = 0, generation = generation + 1")
@@ -123,9 +129,12 @@ def by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, R
     return {row.id: (row_id, row) for row_id, row in map(_row, found)}
 
 
-def by_row_ids(connection: Connection, row_ids: Sequence[int]) -> dict[int, Row]:
-    """Read rows by their row ids."""
-    return dict(map(_row, _select_in(connection, "SELECT row_id, id, text, metadata FROM rows WHERE row_id IN", row_ids)))
+def by_row_ids(connection: Connection, row_ids: Sequence[int]) -> dict[int, StoredRow]:
+    """Read rows by their row ids; each is decoded where it is used, so that no two results share their metadata."""
+    found = _select_in(connection, "SELECT row_id, id, text, metadata FROM rows WHERE row_id IN", row_ids)
+    if len(found) < len(set(row_ids)):
+        raise DamagedFileError(f"{len(set(row_ids)) - len(found)} rows are missing from the file: restore it from a backup")
+    return {stored[0]: stored for stored in found}
 
 
 def after(connection: Connection, row_id: int, limit: int) -> list[tuple[int, Row]]:
@@ -137,8 +146,8 @@ def after(connection: Connection, row_id: int, limit: int) -> list[tuple[int, Ro
 
 
 def codes_of(connection: Connection, table: str, row_ids: Sequence[int], code_size: int) -> tuple[RowIds, Codes]:
-    """Read the codes of rows from ``codes`` or ``fine``; rows without one are left out."""
-    return _matrix(_select_in(connection, f"SELECT row_id, code FROM {table} WHERE row_id IN", row_ids), code_size)
+    """Read the codes of rows from ``codes`` or ``fine``, ordered by row id; rows without one are left out."""
+    return _matrix(sorted(_select_in(connection, f"SELECT row_id, code FROM {table} WHERE row_id IN", row_ids)), code_size)
 
 
 def codes_between(connection: Connection, first: int, last: int, code_size: int, limit: int) -> tuple[RowIds, Codes]:
@@ -166,9 +175,19 @@ def _select_in(connection: Connection, select: str, values: Sequence[Any]) -> li
     return found
 
 
-def _row(stored: tuple[int, str, str, str]) -> tuple[int, Row]:
+def decoded(stored: StoredRow) -> Row:
+    """Decode a stored row."""
     row_id, key, text, metadata = stored
-    return row_id, Row(key, text, json.loads(metadata))
+    try:
+        return Row(key, text, json.loads(metadata))
+    except ValueError as error:
+        raise DamagedFileError(
+            f"the metadata of row {row_id} (id {key!r}) is no JSON ({error}): restore the file from a backup"
+        ) from error
+
+
+def _row(stored: StoredRow) -> tuple[int, Row]:
+    return stored[0], decoded(stored)
 
 
 def _matrix(found: Iterable[tuple[int, bytes]], code_size: int) -> tuple[RowIds, Codes]:
@@ -199,13 +218,15 @@ def _encoded(key: str, metadata: Mapping[str, Any]) -> str:
     return encoded
 
 
-def _check_keys(value: Any) -> None:
-    """JSON would turn other keys into strings without a word."""
+def _check_keys(value: Any, depth: int = 1) -> None:
+    """JSON would turn other keys into strings without a word; what is nested very deeply cannot be read again."""
+    if depth > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
                 raise TypeError(f"key {key!r} is a {type(key).__name__}")
-            _check_keys(inner)
+            _check_keys(inner, depth + 1)
     elif isinstance(value, list | tuple):
         for inner in value:
-            _check_keys(inner)
+            _check_keys(inner, depth + 1)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
-from rarebit.compressors.vectors import Codec, SearchableCodec, codec_named
-from rarebit.errors import DamagedFileError, FingerprintError, InputError, SettingsError
+from rarebit.compressors.vectors import SEARCHABLE, Codec, SearchableCodec, codec_named
+from rarebit.errors import DamagedFileError, FingerprintError, FormatVersionError, InputError, SettingsError
+from rarebit.retrievers.collection.arguments import as_count
 from rarebit.retrievers.collection.schema import LEXICAL
 from rarebit.retrievers.collection.storage import Connection
 
@@ -16,6 +17,8 @@ Metric: TypeAlias = Literal["cosine", "inner_product"]
 METRICS = ("cosine", "inner_product")
 NO_FINE = "none"
 FINE = ("int8", "float16", "float32", NO_FINE)
+FINER = {"float32": (NO_FINE,), "float16": (NO_FINE, "float32")}
+"""The fine tiers that are finer than the codes, the default first; FINE for every codec that is not named."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Settings:
 
     metric: Metric = "cosine"
     codec: str = "rabitq"
-    fine: str = "int8"
+    fine: str | None = None
     tokenizer: str = "porter"
     training_minimum: int | None = None
     dim: int | None = None
@@ -72,24 +75,25 @@ class Settings:
     def __post_init__(self) -> None:
         """Check each setting by itself."""
         _check_choice("metric", self.metric, METRICS)
-        _check_choice("fine", self.fine, FINE)
+        _check_choice("codec", self.codec, SEARCHABLE)
         _check_choice("tokenizer", self.tokenizer, tuple(LEXICAL))
-        if self.dim is not None and (not isinstance(self.dim, int) or self.dim < 1):
-            raise InputError(f"got dim={self.dim!r}, wanted the dimension of the vectors, at least 1")
-        if self.training_minimum is not None and (not isinstance(self.training_minimum, int) or self.training_minimum < 1):
-            raise InputError(f"got training_minimum={self.training_minimum!r}, wanted a number of vectors, at least 1")
-        self.new_codec()
+        finer = FINER.get(self.codec, FINE)
+        if self.fine is None:
+            object.__setattr__(self, "fine", finer[0])
+        _check_choice(f"codec={self.codec!r} and fine", self.fine, finer)
+        for name in ("dim", "training_minimum"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, None if given is None else as_count(name, given, least=1))
 
     def new_codec(self) -> SearchableCodec:
         """Create the codec for the codes in memory, unfitted."""
         codec = codec_named(self.codec)
-        if not isinstance(codec, SearchableCodec):
-            raise InputError(f"got codec={self.codec!r}, which cannot be searched: it is meant for fine=")
+        assert isinstance(codec, SearchableCodec)  # noqa: S101 -- those of SEARCHABLE are
         return codec
 
     def new_fine_codec(self) -> Codec | None:
         """Create the codec of the fine tier, or None where there is no fine tier."""
-        return None if self.fine == NO_FINE else codec_named(self.fine)
+        return None if self.fine in {None, NO_FINE} else codec_named(str(self.fine))
 
 
 def load(connection: Connection) -> Settings | None:
@@ -100,7 +104,9 @@ def load(connection: Connection) -> Settings | None:
             return None
         fingerprint = EmbeddingFingerprint(**stored.pop("fingerprint"))
         return Settings(**stored, fingerprint=fingerprint)
-    except (KeyError, TypeError, ValueError) as error:
+    except TypeError as error:
+        raise FormatVersionError(f"the file has settings that this version does not know ({error}): upgrade rarebit") from error
+    except (KeyError, ValueError) as error:
         raise DamagedFileError(f"the settings in the file cannot be read ({error}): restore it from a backup") from error
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 from pyroaring import BitMap64
 
-from rarebit.arrays import Queries, RowIds, Vector, Vectors
-from rarebit.compressors.vectors import Codec
+from rarebit.arrays import Queries, RowIdMatrix, ScoreMatrix, Vector, Vectors
+from rarebit.compressors.vectors import Codec, SearchableCodec
 from rarebit.errors import DamagedFileError, MissingRowError
 from rarebit.retrievers.collection import lexical, ranking, rows
 from rarebit.retrievers.collection.code_index import NOWHERE, View
 from rarebit.retrievers.collection.filters import Filter
 from rarebit.retrievers.collection.matching import RememberedMatches
-from rarebit.retrievers.collection.records import Hit, Row
+from rarebit.retrievers.collection.records import Hit
 from rarebit.retrievers.collection.settings import Settings
-from rarebit.retrievers.collection.storage import Connection
+from rarebit.retrievers.collection.storage import Connection, State
 
 Ranking: TypeAlias = list[tuple[int, float]]
 """Row ids with their scores, best first."""
@@ -29,76 +30,45 @@ CANDIDATES_PER_HIT = 10
 300 of the 1-bit codes, .985 among the first 100."""
 
 QUERIES_AT_ONCE = 64
-"""Queries whose candidates are read from the fine tier together."""
+"""Queries whose candidates are found and re-ranked together: the fine vectors of all of them are in memory for that time."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One commit: the connection inside its read transaction, and the codes in memory as of the same commit."""
+    """One commit, read through a connection inside its read transaction."""
 
     connection: Connection
     settings: Settings
-    view: View
+    state: State
+    codec: SearchableCodec | None
     remembered: RememberedMatches
 
     def matching(self, tree: Filter | None) -> BitMap64 | None:
         """Give the rows that match a filter; None for all."""
-        if tree is None:
-            return None
-        return self.remembered.rows(self.connection, self.view.state.version, tree)
-
-    def nearest(self, queries: Queries, k: int, tree: Filter | None, candidates: int | None) -> list[Ranking]:
-        """Find the k rows with the highest cosine or inner product for each of (q, dim) queries."""
-        allowed = self.matching(tree)
-        allowed_ids = None if allowed is None else np.asarray(allowed.to_array(), dtype=np.uint64).astype(np.int64)
-        fetched = k if self._fine_codec is None else max(k, candidates or max(FEWEST_CANDIDATES, CANDIDATES_PER_HIT * k))
-        scores, row_ids = self.view.search(queries, fetched, allowed_ids)
-        estimated = [
-            [(row_id, score) for row_id, score in zip(*pair, strict=True) if row_id != NOWHERE]
-            for pair in zip(row_ids.tolist(), scores.tolist(), strict=True)
-        ]
-        if self._fine_codec is None:
-            return [self._in_range(found) for found in estimated]
-        reranked: list[Ranking] = []
-        for start in range(0, len(queries), QUERIES_AT_ONCE):
-            part = slice(start, start + QUERIES_AT_ONCE)
-            reranked += self._reranked(queries[part], row_ids[part], k)
-        return reranked
+        return None if tree is None else self.remembered.rows(self.connection, self.state.version, tree)
 
     def best_by_words(self, text: str, k: int, tree: Filter | None) -> Ranking:
         """Find the k rows with the highest BM25."""
-        return lexical.ranked(self.connection, text, k, self.matching(tree))
-
-    def diverse(self, query: Vector, k: int, fetch_k: int, lambda_mult: float, tree: Filter | None) -> Ranking:
-        """Choose k of the ``fetch_k`` nearest by maximal marginal relevance."""
-        found = self.nearest(query[np.newaxis], max(k, fetch_k), tree, None)[0]
-        if not found:
-            return []
-        vectors = self.vectors([row_id for row_id, _ in found])
-        chosen = ranking.maximal_marginal_relevance(
-            np.array([score for _, score in found], np.float32), vectors, k, lambda_mult
-        )
-        return [found[position] for position in chosen]
+        wanted = min(k, self.state.row_count)
+        return lexical.ranked(self.connection, text, wanted, self.matching(tree), self.settings.tokenizer)
 
     def hits(self, rankings: Sequence[Ranking], *, include_vectors: bool = False) -> list[list[Hit]]:
-        """Read the rows of several rankings, each row once."""
+        """Read the rows of several rankings, each row once; every hit has metadata of its own."""
         wanted = list(dict.fromkeys(row_id for found in rankings for row_id, _ in found))
         stored = rows.by_row_ids(self.connection, wanted)
-        vectors: Mapping[int, Vector] = (
-            dict(zip(wanted, self.vectors(wanted), strict=True)) if include_vectors and wanted else {}
-        )
-        return [[_hit(stored, row_id, score, vectors) for row_id, score in found] for found in rankings]
+        vectors = dict(zip(wanted, self.vectors(wanted), strict=True)) if include_vectors and wanted else {}
+        return [[_hit(stored[row_id], score, vectors.get(row_id)) for row_id, score in found] for found in rankings]
 
     def vectors(self, row_ids: Sequence[int]) -> Vectors:
-        """Decode the best vectors that are kept of these rows: (n, dim), in the order given."""
-        if self.view.codec is None:
+        """Decode the finest vectors that are kept of these rows: (n, dim), in the order given."""
+        if self.codec is None:
             return np.empty((len(row_ids), 0), np.float32)
-        table, codec = ("codes", self.view.codec) if self._fine_codec is None else ("fine", self._fine_codec)
+        table, codec = ("codes", self.codec) if self.fine_codec is None else ("fine", self.fine_codec)
         found, codes = rows.codes_of(self.connection, table, sorted(set(row_ids)), codec.code_size)
-        if len(found) != len(set(row_ids)):
-            raise DamagedFileError(f"{len(set(row_ids)) - len(found)} rows have no vector: restore the file from a backup")
-        positions = np.searchsorted(found, row_ids)
-        return codec.decode(codes)[positions]
+        missing = len(set(row_ids)) - len(found)
+        if missing:
+            raise DamagedFileError(f"{missing} rows have no vector in the file: restore it from a backup")
+        return codec.decode(codes)[np.searchsorted(found, row_ids)]
 
     def vectors_of(self, ids: Sequence[str]) -> Vectors:
         """Decode the vectors of ids; raises MissingRowError if one is missing."""
@@ -110,16 +80,52 @@ class Snapshot:
             )
         return self.vectors([found[key][0] for key in ids])
 
-    @property
-    def _fine_codec(self) -> Codec | None:
-        """The codec of the fine tier, or None where the codes are as good or there is none."""
-        if self.view.codec is None or self.view.codec.lossless:
-            return None
+    @cached_property
+    def fine_codec(self) -> Codec | None:
+        """The codec of the fine tier; None where there is none, or the codes themselves are exact, as before training."""
         fine = self.settings.new_fine_codec()
-        return None if fine is None else fine.with_dim(self.view.codec.dim)
+        if fine is None or self.codec is None or self.codec.lossless:
+            return None
+        return fine.with_dim(self.codec.dim)
 
-    def _reranked(self, queries: Queries, candidates: Iterable[RowIds], k: int) -> list[Ranking]:
-        wanted = np.unique(np.concatenate([*candidates, np.empty(0, np.int64)]))
+
+@dataclass(frozen=True)
+class SearchableSnapshot(Snapshot):
+    """A commit together with its codes in memory."""
+
+    view: View
+
+    def nearest(self, queries: Queries, k: int, tree: Filter | None, candidates: int | None) -> list[Ranking]:
+        """Find the k rows with the highest cosine or inner product for each of (q, dim) queries."""
+        allowed = self.matching(tree)
+        allowed_ids = None if allowed is None else np.asarray(allowed.to_array(), dtype=np.uint64).astype(np.int64)
+        rerank = self.fine_codec is not None
+        wanted = candidates or max(FEWEST_CANDIDATES, CANDIDATES_PER_HIT * k)
+        fetched = min(max(k, wanted) if rerank and k else k, self.state.row_count)
+        found: list[Ranking] = []
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            part = queries[start : start + QUERIES_AT_ONCE]
+            scores, row_ids = self.view.search(part, fetched, allowed_ids)
+            found += self._reranked(part, row_ids, k) if rerank else self._as_estimated(scores, row_ids)
+        return found
+
+    def diverse(self, query: Vector, k: int, fetch_k: int, lambda_mult: float, tree: Filter | None) -> Ranking:
+        """Choose k of the ``fetch_k`` nearest by maximal marginal relevance."""
+        found = self.nearest(query[np.newaxis], max(k, fetch_k), tree, None)[0]
+        if not found:
+            return []
+        scores = np.array([score for _, score in found], np.float32)
+        vectors = self.vectors([row_id for row_id, _ in found])
+        return [found[place] for place in ranking.maximal_marginal_relevance(scores, vectors, k, lambda_mult)]
+
+    def _as_estimated(self, scores: ScoreMatrix, row_ids: RowIdMatrix) -> list[Ranking]:
+        return [
+            self._in_range([(row_id, score) for row_id, score in zip(*pair, strict=True) if row_id != NOWHERE])
+            for pair in zip(row_ids.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def _reranked(self, queries: Queries, candidates: RowIdMatrix, k: int) -> list[Ranking]:
+        wanted = np.unique(candidates)
         wanted = wanted[wanted != NOWHERE]
         vectors = self.vectors(wanted.tolist())
         reranked = []
@@ -137,6 +143,6 @@ class Snapshot:
         return [(row_id, min(1.0, max(-1.0, score))) for row_id, score in found]
 
 
-def _hit(stored: Mapping[int, Row], row_id: int, score: float, vectors: Mapping[int, Vector]) -> Hit:
-    row = stored[row_id]
-    return Hit(row.id, score, row.text, row.metadata, vectors.get(row_id))
+def _hit(stored: rows.StoredRow, score: float, vector: Vector | None) -> Hit:
+    row = rows.decoded(stored)
+    return Hit(row.id, score, row.text, row.metadata, vector)

@@ -1,4 +1,4 @@
-"""The one SQLite file: connections, transactions, and SQLite's failures in our words.
+"""The one SQLite file: connections and transactions.
 
 Readers and the writer never block each other (WAL). ``read()`` gives a connection inside one read transaction, so all that
 is read in it belongs to one commit; ``write()`` gives the writing connection inside one transaction, which is durable when
@@ -10,19 +10,24 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from rarebit import errors
 from rarebit.retrievers.collection.schema import APPLICATION_ID, FORMAT_VERSION, TABLES, lexical_table
+from rarebit.retrievers.collection.sqlite_errors import is_busy, translated
 
 Connection: TypeAlias = sqlite3.Connection
 
 IDLE_READERS = 8
 """Reading connections kept open for the next reader; more are opened when more read at once."""
 
+LOG_KEPT = 64 * 2**20
+"""Bytes to which the write-ahead log shrinks again after a long transaction."""
 
 WAL_MARKS = slice(18, 20)
 """The bytes of a database's header that say WAL; SQLite asks to clear them before it takes a database into memory."""
@@ -47,28 +52,37 @@ def read_state(connection: Connection) -> State:
 
 
 class Storage:
-    """Opens, validates and closes the file, and hands out transactions."""
+    """Opens, validates and closes the file, and hands out transactions.
+
+    Args:
+        path: of the file; None is memory. It is resolved, so that changing the working folder changes nothing.
+        read_only: refuse to write.
+        tokenizer: of the lexical index, if the file is created now.
+        lock_timeout: seconds to wait for another writer.
+        must_exist: do not create the file.
+    """
 
     def __init__(
         self, path: Path | None, *, read_only: bool, tokenizer: str, lock_timeout: float, must_exist: bool = False
     ) -> None:
         """Open the file, or create it with its tables when it is absent or empty."""
-        self.path = path
+        self.path = None if path is None else path.resolve()
         self.read_only = read_only
         self.lock_timeout = lock_timeout
+        self._closed = False
         self._turn = threading.RLock()
+        self._turns_held = 0
         self._idle: list[Connection] = []
         self._idle_lock = threading.Lock()
-        self._closed = False
-        self._process = os.getpid()
-        if must_exist and (path is None or not path.exists()):
+        self._left_to_parent: list[Connection] = []
+        if must_exist and (self.path is None or not self.path.exists()):
             raise errors.CollectionNotFoundError(
                 f"no file at {path}, wanted an existing collection: check the path; only a writable open creates one"
             )
         with self._translated():
-            self._main = self._connect()
+            self._main: Connection | None = self._connect(create=not must_exist)
             try:
-                self._validate_or_create(tokenizer)
+                self._validate_or_create(self._main, tokenizer)
             except BaseException:
                 self._main.close()
                 raise
@@ -78,54 +92,65 @@ class Storage:
         """Give a connection whose transaction sees one commit, whatever is written meanwhile."""
         with self._translated():
             if self.path is None:
-                with self._in_turn():
-                    yield self._main
+                with self._in_turn(wait=None) as connection:
+                    yield connection
                 return
-            connection = self._borrow()
-            try:
+            with self._borrowed() as connection:
                 connection.execute("BEGIN")
                 yield connection
-            finally:
-                self._give_back(connection)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Give the writing connection; commit at the end of the block, undo everything if it raises."""
         if self.read_only:
             raise errors.ReadOnlyError(f"{self} was opened read-only: open it without read_only=True to write")
-        with self._translated(), self._in_turn():
-            self._main.execute("BEGIN IMMEDIATE")
+        with self._translated(), self._in_turn(wait=self.lock_timeout) as connection:
+            if self._turns_held > 1:
+                raise errors.InputError(
+                    "a function used as a filter wrote to the collection that it filters, wanted one that only looks at the "
+                    "row it is given: collect what to write, and write it afterwards"
+                )
+            connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self._main
-                self._main.execute("COMMIT")
+                yield connection
+                connection.execute("COMMIT")
             except BaseException:
                 # A failed COMMIT or a full disk may have rolled back already.
-                if self._main.in_transaction:
+                if connection.in_transaction:
                     with suppress(sqlite3.Error):
-                        self._main.execute("ROLLBACK")
+                        connection.execute("ROLLBACK")
                 raise
 
     def copy_to(self, target: Path) -> None:
-        """Write one commit of the collection to another file, which must not exist."""
-        with self._translated(), self.read_outside_transaction() as connection:
-            connection.execute("VACUUM INTO ?", (str(target),))
+        """Write one commit of the collection to another path, whole or not at all, and sync it to the disk."""
+        aside = target.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            with self._translated(), self._in_turn(wait=None) if self.path is None else self._borrowed() as connection:
+                connection.execute("VACUUM INTO ?", (str(aside),))
+            _sync(aside)
+            aside.replace(target)
+            _sync(target.parent)
+        except OSError as error:
+            raise errors.StorageError(f"the copy {target} cannot be written ({error}): check the path and the space") from error
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def copy_from(self, source: Storage) -> None:
+        """Replace a collection in memory by one commit of another."""
+        with source.read() as other, self._translated(), self._in_turn(wait=None) as connection:
+            other.backup(connection)
 
     def serialize(self) -> bytes:
         """Give a collection in memory as the bytes of its file."""
-        with self._translated(), self._in_turn():
-            return self._main.serialize()
+        with self._translated(), self._in_turn(wait=None) as connection:
+            return connection.serialize()
 
     def deserialize(self, content: bytes) -> None:
         """Replace a collection in memory by what :meth:`serialize` gave."""
         without_log = bytearray(content)
         without_log[WAL_MARKS] = b"\x01\x01"
-        with self._translated(), self._in_turn():
-            self._main.deserialize(bytes(without_log))
-
-    def copy_from(self, source: Storage) -> None:
-        """Replace a collection in memory by one commit of another."""
-        with source.read() as connection, self._translated(), self._in_turn():
-            connection.backup(self._main)
+        with self._translated(), self._in_turn(wait=None) as connection:
+            connection.deserialize(bytes(without_log))
 
     def file_bytes(self) -> int:
         """Size of the database and its write-ahead log, or of the pages in memory."""
@@ -140,94 +165,95 @@ class Storage:
     def close(self) -> None:
         """Close every connection that nobody uses now; the others close when they come back."""
         with self._turn:
-            if self._closed:
-                return
             self._closed = True
             with self._idle_lock:
                 idle, self._idle = self._idle, []
-            if self._process == os.getpid():
-                for connection in (*idle, self._main):
-                    connection.close()
+            for connection in (*idle, *([self._main] if self._main else [])):
+                connection.close()
+            self._main = None
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: locks may be held by threads it does not have, and connections are the parent's."""
+        self._left_to_parent += [*self._idle, *([self._main] if self._main else [])]  # closing them would disturb the parent
+        self._turn = threading.RLock()
+        self._turns_held = 0
+        self._idle_lock = threading.Lock()
+        self._idle = []
+        self._main = None
 
     def __str__(self) -> str:
         """Name the file in messages."""
         return f"the collection {self.path}" if self.path else "the collection in memory"
 
     @contextmanager
-    def read_outside_transaction(self) -> Iterator[Connection]:
-        """Give a connection for the few statements that SQLite refuses inside a transaction."""
-        with self._in_turn():
-            yield self._main
-
-    @contextmanager
-    def _in_turn(self) -> Iterator[None]:
-        if not self._turn.acquire(timeout=self.lock_timeout):
+    def _in_turn(self, wait: float | None) -> Iterator[Connection]:
+        """Give the main connection; readers of memory wait as long as it takes, writers as long as the user said."""
+        if not self._turn.acquire(timeout=-1 if wait is None else wait):
             raise errors.LockedError(
-                f"another thread has been writing to {self} for more than {self.lock_timeout} s: "
+                f"another thread has been using {self} for more than {wait} s: "
                 "write in smaller calls, or open with a longer lock_timeout"
             )
+        self._turns_held += 1
         try:
-            self._check_usable()
-            yield
+            yield self._main_connection()
         finally:
+            self._turns_held -= 1
             self._turn.release()
 
-    def _check_usable(self) -> None:
+    @contextmanager
+    def _borrowed(self) -> Iterator[Connection]:
+        """Give a connection of one's own, outside a transaction."""
+        self._check_open()
+        with self._idle_lock:
+            connection = self._idle.pop() if self._idle else None
+        connection = connection or self._connect(create=False)
+        try:
+            yield connection
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            with self._idle_lock:
+                kept = not self._closed and len(self._idle) < IDLE_READERS
+                if kept:
+                    self._idle.append(connection)
+            if not kept:
+                connection.close()
+
+    def _main_connection(self) -> Connection:
+        self._check_open()
+        if self._main is None:
+            if self.path is None:
+                raise errors.ClosedError(
+                    "a collection in memory cannot be used after a fork: give it a path, or create it in the child"
+                )
+            self._main = self._connect(create=False)
+        return self._main
+
+    def _check_open(self) -> None:
         if self._closed:
             raise errors.ClosedError(f"{self} was closed: open it again")
-        if self._process != os.getpid():
-            self._reopen_after_fork()
 
-    def _reopen_after_fork(self) -> None:
-        """SQLite connections must not cross a fork: leave the parent's alone and open our own."""
-        if self.path is None:
-            raise errors.ClosedError(
-                "a collection in memory cannot be used after a fork: give it a path, or create it in the child"
-            )
-        self._process = os.getpid()
-        self._idle_lock = threading.Lock()
-        self._inherited = [*self._idle, self._main]  # referenced for good: closing them here would disturb the parent
-        self._idle = []
-        self._main = self._connect()
-
-    def _borrow(self) -> Connection:
-        self._check_usable()
-        with self._idle_lock:
-            if self._idle:
-                return self._idle.pop()
-        return self._connect()
-
-    def _give_back(self, connection: Connection) -> None:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        with self._idle_lock:
-            if not self._closed and len(self._idle) < IDLE_READERS:
-                self._idle.append(connection)
-                return
-        connection.close()
-
-    def _connect(self) -> Connection:
+    def _connect(self, *, create: bool) -> Connection:
         if self.path is None:
             return _configured(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
-        mode = "rwc"
+        mode = "rwc" if create else "rw"
         if self.read_only:
             mode = "ro" if self._can_share() else "ro&immutable=1"
-        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+        uri = f"{self.path.as_uri()}?mode={mode}"
         return _configured(
             sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=self.lock_timeout)
         )
 
     def _can_share(self) -> bool:
         """Whether SQLite can follow a writer here: the log's index must exist or be creatable."""
-        assert self.path is not None  # noqa: S101
-        return Path(f"{self.path}-wal").exists() or os.access(self.path.parent, os.W_OK)
+        return Path(f"{self.path}-wal").exists() or os.access(Path(f"{self.path}").parent, os.W_OK)
 
-    def _validate_or_create(self, tokenizer: str) -> None:
-        if _is_empty(self._main):
+    def _validate_or_create(self, connection: Connection, tokenizer: str) -> None:
+        if _is_empty(connection):
             if self.read_only:
                 raise errors.ForeignFileError(f"{self.path} is empty, wanted a Rarebit collection: check the path")
-            self._create(tokenizer)
-        application, version = _header(self._main)
+            _create(connection, tokenizer)
+        application, version = _header(connection)
         if application != APPLICATION_ID:
             raise errors.ForeignFileError(
                 f"{self.path} is an SQLite database but not a Rarebit collection, and was left as it is: choose another path"
@@ -237,38 +263,44 @@ class Storage:
                 f"{self.path} has format {version}, this version of Rarebit reads format {FORMAT_VERSION}: upgrade rarebit"
             )
         if self.path is not None and not self.read_only:
-            self._main.execute("PRAGMA journal_mode = WAL")  # a copy comes without; no-op where it is set
+            self._keep_a_log(connection)
 
-    def _create(self, tokenizer: str) -> None:
-        # Two processes may create the same file at once: the second finds it made.
-        self._main.execute("BEGIN IMMEDIATE")
-        try:
-            if _is_empty(self._main):
-                for statement in (*TABLES.split(";\n"), lexical_table(tokenizer)):
-                    self._main.execute(statement)
-                self._main.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._main.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-            self._main.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._main.execute("ROLLBACK")
-            raise
+    def _keep_a_log(self, connection: Connection) -> None:
+        """Switch to WAL where it is not on (a new file, a copy); SQLite does not wait for others here, so we do."""
+        until = time.monotonic() + self.lock_timeout
+        while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.005)
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            translated = _translation(error, str(self), self.lock_timeout)
-            if translated is None:
-                raise
-            raise translated from error
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(str(self), self.lock_timeout)
 
 
 def _configured(connection: Connection) -> Connection:
     connection.execute("PRAGMA synchronous = FULL")  # an acknowledged write also survives a power cut
     connection.execute("PRAGMA trusted_schema = OFF")  # a file from elsewhere runs no functions of its own
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT}")
     return connection
+
+
+def _create(connection: Connection, tokenizer: str) -> None:
+    """Make the tables; two processes may do so at once, and the second finds them made."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _is_empty(connection):
+            for statement in (*TABLES.split(";\n"), lexical_table(tokenizer)):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _header(connection: Connection) -> tuple[int, int]:
@@ -283,30 +315,10 @@ def _is_empty(connection: Connection) -> bool:
     return bool(tables == 0) and _header(connection) == (0, 0)
 
 
-def _translation(error: sqlite3.Error, name: str, lock_timeout: float) -> errors.CollectionError | None:
-    primary: Any = getattr(error, "sqlite_errorcode", None)
-    code = None if primary is None else primary & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return errors.LockedError(
-            f"another process has been writing to {name} for more than {lock_timeout} s: "
-            "try again, or open with a longer lock_timeout"
-        )
-    if code == sqlite3.SQLITE_NOTADB:
-        return errors.ForeignFileError(
-            f"{name} is no SQLite file and was left as it is, wanted a Rarebit collection: check the path"
-        )
-    if code == sqlite3.SQLITE_CORRUPT:
-        return errors.DamagedFileError(f"{name} is damaged ({error}): restore it from a backup")
-    if code == sqlite3.SQLITE_FULL:
-        return errors.StorageFullError(
-            f"no space left to write to {name}; this call changed nothing: free some space and try again"
-        )
-    if code == sqlite3.SQLITE_READONLY:
-        return errors.ReadOnlyError(f"{name} cannot be written ({error}): check the permissions of the file and its folder")
-    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-        return errors.StorageError(
-            f"{name} cannot be read or written ({error}): check that its folder exists and its permissions"
-        )
-    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
-        return errors.ClosedError(f"{name} was closed: open it again")
-    return None
+def _sync(path: Path) -> None:
+    """Have the operating system write a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
         EmbeddingFingerprint,
         Filter,
         Hit,
+        Ids,
         Not,
         Or,
         Row,
         Stats,
+        Where,
     )
 
 __version__ = "0.1.0"
@@ -32,10 +34,12 @@ __all__ = [
     "EmbeddingFingerprint",
     "Filter",
     "Hit",
+    "Ids",
     "Not",
     "Or",
     "Row",
     "Stats",
+    "Where",
     "__version__",
 ]
 

@@ -26,6 +26,12 @@ RowIds: TypeAlias = Int64[npt.NDArray[np.int64], "n"]
 RowIdMatrix: TypeAlias = Int64[npt.NDArray[np.int64], "q k"]
 Mask: TypeAlias = Bool[npt.NDArray[np.bool_], "rows"]
 
+NUMBER_KINDS = "biuf"
+"""numpy's kinds of numbers that are taken: booleans, integers, floats; no texts, no complex numbers."""
+
+LARGEST = 1e16
+"""The largest component: inner products of longer vectors pass float32, and faiss then finds nothing without a word."""
+
 VectorsLike: TypeAlias = npt.ArrayLike
 """What users may pass for vectors: anything that numpy makes a matrix of numbers from."""
 
@@ -71,8 +77,11 @@ def normalized(vectors: Vectors) -> Vectors:
 
 def _as_float32(given: VectorsLike) -> npt.NDArray[np.float32]:
     try:
+        array = np.asarray(given)
+        if array.dtype.kind not in NUMBER_KINDS and array.size:
+            raise TypeError(f"they are {array.dtype}")  # noqa: TRY301
         with np.errstate(over="ignore"):
-            return np.ascontiguousarray(given, dtype=np.float32)
+            return np.ascontiguousarray(array, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise VectorError(
             f"the vectors given ({type(given).__name__}) are no matrix of numbers ({error}): "
@@ -93,5 +102,9 @@ def _checked(matrix: npt.NDArray[np.float32], dim: int | None) -> Vectors:
         raise VectorError(
             f"{len(bad)} of {len(matrix)} vectors hold NaN, infinity or numbers beyond float32 (first: number {bad[0]}), "
             "wanted finite numbers: look at the texts or the model that gave them"
+        )
+    if np.abs(matrix).max(initial=0) > LARGEST:
+        raise VectorError(
+            f"got vectors with components above {LARGEST:.0e}, whose inner products pass float32: scale them down"
         )
     return matrix

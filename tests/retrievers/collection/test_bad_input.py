@@ -49,7 +49,7 @@ WRITES: Cases = {
     "nothing": (lambda c: c.add(None), VectorError, "wanted a matrix|no matrix"),
     "fewer texts": (lambda c: c.add(GOOD, texts=["one"]), InputError, "2 vectors and 1 texts"),
     "more ids": (lambda c: c.add(GOOD, ids=["1", "2", "3"]), InputError, "2 vectors and 3 ids"),
-    "one string as texts": (lambda c: c.add(GOOD, texts="ab"), InputError, "1 texts"),
+    "one string as texts": (lambda c: c.add(GOOD, texts="ab"), InputError, "put it into a list"),
     "text that is none": (lambda c: c.add(GOOD, texts=["a", 1]), InputError, "int"),
     "number as id": (lambda c: c.add(GOOD, ids=["c", 7]), InputError, r"7 \(int\)"),
     "id twice": (lambda c: c.add(GOOD, ids=["c", "c"]), DuplicateIdError, "'c'"),
@@ -69,7 +69,7 @@ WRITES: Cases = {
     "list as metadata": (lambda c: c.add(GOOD, metadatas=[{}, ["x"]]), MetadataError, "list"),
     "no batches": (lambda c: c.add(GOOD, batch_size=0), InputError, "batch_size=0"),
     "delete everything by mistake": (lambda c: c.delete(), InputError, "delete_all"),
-    "delete one string": (lambda c: c.delete("ab"), InputError, r"wanted a list of ids: \['ab'\]"),
+    "delete one string": (lambda c: c.delete("ab"), InputError, r"wanted a list of ids, such as \['ab'\]"),
     "delete by no filter": (lambda c: c.delete(filter={"n": 1}), FilterError, "wanted And"),
 }
 READS: Cases = {

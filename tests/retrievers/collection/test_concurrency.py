@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import threading
 import time
@@ -113,24 +112,6 @@ def test_two_processes_writing_in_turn_see_everything(tmp_path: Path) -> None:
     finally:
         ours.send(None)
         child.join(30)
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_opens_its_own_connections(tmp_path: Path) -> None:
-    collection = Collection.open(tmp_path / "c.rarebit")
-    collection.add([[1.0, 2.0]], ids=["parent"])
-    collection.search([1.0, 2.0])
-    child = os.fork()
-    if child == 0:
-        try:
-            collection.add([[2.0, 1.0]], ids=["child"])
-            os._exit(0 if collection.count() == 2 else 1)
-        except BaseException:  # noqa: BLE001
-            os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert {row.id for row in collection} == {"parent", "child"}
-    collection.add([[2.0, 2.0]])
-    assert collection.count() == 3
 
 
 def test_a_thread_waits_its_turn_and_then_says_so() -> None:

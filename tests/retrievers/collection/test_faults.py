@@ -17,7 +17,7 @@ from support import writer
 from support.vectors import clustered
 
 from rarebit import Collection
-from rarebit.errors import CollectionError, DamagedFileError, LockedError, StorageFullError
+from rarebit.errors import CollectionError, DamagedFileError, FormatVersionError, LockedError, StorageFullError
 
 KILLS = 50
 
@@ -125,10 +125,10 @@ DAMAGES: dict[str, str] = {
     "settings that are missing": "DELETE FROM settings WHERE name = 'fingerprint'",
     "a metric that does not exist": """UPDATE settings SET value = '"l3"' WHERE name = 'metric'""",
     "a codec that cannot be read": "UPDATE codec SET learned = x'0102'",
-    "a codec of another name": "UPDATE codec SET name = 'other'",
 }
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_content_that_contradicts_itself_is_refused(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "c.rarebit"
@@ -138,6 +138,21 @@ def test_content_that_contradicts_itself_is_refused(tmp_path: Path, damage: str)
         raw.execute(DAMAGES[damage])
     raw.close()
     with pytest.raises(DamagedFileError, match="backup"):
+        Collection.open(path).search(clustered(1)[0], 5)
+
+
+@pytest.mark.parametrize(
+    "newer",
+    ["UPDATE codec SET name = 'other'", "INSERT INTO settings VALUES ('new_setting', '1')"],
+)
+def test_what_a_newer_version_wrote_is_no_damage(tmp_path: Path, newer: str) -> None:
+    path = tmp_path / "c.rarebit"
+    with Collection.open(path) as collection:
+        collection.add(clustered(1200))
+    with sqlite3.connect(path) as raw:
+        raw.execute(newer)
+    raw.close()
+    with pytest.raises(FormatVersionError, match="upgrade rarebit"):
         Collection.open(path).search(clustered(1)[0], 5)
 
 

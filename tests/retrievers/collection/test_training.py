@@ -54,7 +54,8 @@ def test_at_the_minimum_it_is_trained_once() -> None:
 )
 @pytest.mark.parametrize("metric", ["cosine", "inner_product"])
 def test_recall_with_reranking(codec: str, least: float, metric: str) -> None:
-    collection, vectors = filled(6000, codec=codec, metric=metric, fine="float32")
+    fine = "none" if codec == "float32" else "float32"
+    collection, vectors = filled(6000, codec=codec, metric=metric, fine=fine)
     assert recall(collection, vectors, clustered(50, seed=1)) >= least
 
 

@@ -1,0 +1,63 @@
+"""What users pass to a collection's methods, checked in one place."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+from rarebit.errors import InputError
+
+LONGEST_WAIT = 1e6
+
+
+def as_ids(given: Iterable[str]) -> list[str]:
+    """Check ids, and make a list of them.
+
+    Raises:
+        InputError: one string, something else than strings, or text that UTF-8 cannot encode.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InputError(f"got {given!r} as ids, wanted a list of ids, such as [{str(given)!r}]")
+    ids = list(given)
+    for key in ids:
+        if not isinstance(key, str):
+            raise InputError(f"got the id {key!r} ({type(key).__name__}), wanted strings: convert ids with str() first")
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"the id {key!r} is not valid Unicode ({error}): decode it with errors='replace'") from error
+    return ids
+
+
+def as_count(name: str, given: Any, least: int = 0) -> int:
+    """Check a whole number."""
+    try:
+        count = None if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        count = None
+    if count is None or count < least:
+        raise InputError(f"got {name}={given!r}, wanted a whole number, {least} or more")
+    return count
+
+
+def as_seconds(name: str, given: Any) -> float:
+    """Check a time to wait."""
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError, OverflowError):
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_WAIT:
+        raise InputError(f"got {name}={given!r}, wanted seconds, from 0 to {LONGEST_WAIT:.0f}")
+    return seconds
+
+
+def as_share(name: str, given: Any) -> float:
+    """Check a number from 0 to 1."""
+    try:
+        share = float(given)
+    except (TypeError, ValueError, OverflowError):
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InputError(f"got {name}={given!r}, wanted a number from 0 to 1")
+    return share
