@@ -20,6 +20,7 @@ check: $(VENV)/.develops
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing_face.py
 	$(BIN)/pyright
 
 format: $(VENV)/.develops

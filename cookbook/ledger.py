@@ -36,9 +36,8 @@ def retrieval_rows(collection: Collection, vectors: Vectors, ids: Sequence[str],
     exact.add(vectors)
     _, places = exact.search(queries, K)
     found = collection.search_many(queries, K)
-    shares = [
-        len({hit.id for hit in hits} & {ids[place] for place in row}) / K for hits, row in zip(found, places, strict=True)
-    ]
+    k = min(K, len(ids))
+    shares = [len({hit.id for hit in hits} & {ids[place] for place in row[:k]}) / k for hits, row in zip(found, places, strict=True)]
     stats = collection.stats()
     float32 = float(stats.float32_per_vector)
     ours, theirs = _times(
@@ -69,7 +68,8 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def write(path: Path, rows: Sequence[Row], answers: Mapping[str, Any]) -> None:
-    """Write ledger and answers as JSON."""
+    """Write ledger and answers as JSON, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         json.dumps({"ledger": [asdict(row) for row in rows], "answers": answers}, indent=2) + "\n", encoding="utf-8"
     )
@@ -92,4 +92,4 @@ def _breakdown(memory: Mapping[str, int], count: int) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= K else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

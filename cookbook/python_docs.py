@@ -62,7 +62,8 @@ def _source_docstrings() -> Iterator[tuple[str, str, str, str]]:
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).with_suffix("").parts
-        if not any(part in LEFT_OUT or part.startswith("_") for part in parts[:-1]) and not parts[-1].startswith("_"):
+        parts = parts[:-1] if parts[-1] == "__init__" else parts  # a package is documented in its __init__.py
+        if not any(part in LEFT_OUT or part.startswith("_") for part in parts):
             yield from _docstrings(path, ".".join(parts))
 
 

@@ -24,17 +24,20 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from llama_index.core import PromptTemplate, VectorStoreIndex
+from llama_index.core.schema import MetadataMode
 
 from rarebit import Collection
 from rarebit.arrays import Vectors
 from rarebit.cookbook import ledger, python_docs
 from rarebit.cookbook.benchmarks.embedded import default_cache, embedded
-from rarebit.cookbook.models import MiniLMEmbedding, MiniLMEmbeddings, SmolChat, SmolLLM, load_minilm, load_smollm
+from rarebit.cookbook.models import MiniLMEmbedding, MiniLMEmbeddings, SmolChat, SmolLLM, load_minilm, load_smollm, smollm_folder
 from rarebit.encoders import DEFAULT_ENCODER
 from rarebit.integrations.langchain import RarebitVectorStore as LangChainStore
 from rarebit.integrations.llama_index import RarebitVectorStore as LlamaIndexStore
 
 PASSAGES_A_QUESTION = 3
+BLOCK = 512
+"""Passages whose embeddings are kept together: at most this many are lost when the first run is interrupted."""
 
 QUESTIONS = (
     "How can I be sure that a cleanup function runs when the with statement ends?",
@@ -67,10 +70,11 @@ class Answer:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the main job; see ``--help``."""
     arguments = _parser().parse_args(argv)
+    smollm_folder()  # if it is missing, say so before minutes of embedding
     arguments.folder.mkdir(parents=True, exist_ok=True)
     entries = python_docs.corpus()
     print(f"{len(entries)} passages from the documentation of {python_docs.version()}")
-    vectors = embedded([entry.text for entry in entries], arguments.folder)
+    vectors = embedded([entry.text for entry in entries], arguments.folder, block=BLOCK)
     with Collection.open(arguments.folder / "python-docs.rarebit", fingerprint=DEFAULT_ENCODER) as collection:
         fill_collection(collection, entries, vectors)
         rows = ledger.retrieval_rows(collection, vectors, ids_of(entries), load_minilm().encode(list(QUESTIONS)))
@@ -147,7 +151,7 @@ def llama_index_asker(collection: Collection) -> Callable[[str], Answer]:
     def ask(question: str) -> Answer:
         start = perf_counter()
         response: Any = engine.query(question)
-        context = "\n\n".join(found.node.get_content() for found in response.source_nodes)
+        context = "\n\n".join(found.node.get_content(MetadataMode.LLM) for found in response.source_nodes)
         tokens = load_smollm().count_tokens(PROMPT.format(context=context, question=question))
         sources = [found.node.metadata["name"] for found in response.source_nodes]
         return Answer(str(response), sources, tokens, perf_counter() - start)

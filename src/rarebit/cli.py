@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 from rarebit import __version__
 from rarebit.encoders import DEFAULT_ENCODER, load_encoder
 from rarebit.errors import RarebitError
-from rarebit.passages import Passage, passages_of
+from rarebit.extras import require
+from rarebit.passages import Passage, files_below, passages_of
 from rarebit.retrievers.collection import Collection, Compare, Filter, Hit, Or
 
 DEFAULT_COLLECTION = Path("docs.rarebit")
@@ -35,13 +36,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def index(arguments: argparse.Namespace) -> None:
     """Embed the passages of text files that are not stored yet, and delete those that are gone from these files."""
+    paths = [path.resolve() for path in arguments.paths]
+    files = list(files_below(paths))
+    wanted = {passage.id: passage for passage in passages_of(files)}
+    if not arguments.collection.exists():
+        load_encoder(arguments.model)  # a collection keeps its model's name for life: not that of one that does not exist
     with Collection.open(arguments.collection, fingerprint=arguments.model) as collection:
-        paths = [path.absolute() for path in arguments.paths]
-        wanted = {passage.id: passage for passage in passages_of(paths)}
-        stored = {row.id for row in collection.iterate(_below(paths))}
+        stored = {row.id: Path(row.metadata["source"]) for row in collection.iterate(_below(paths))}
         added = [passage for key, passage in wanted.items() if key not in stored]
         _embed_and_add(collection, added, progress=not arguments.json)
-        deleted = collection.delete([key for key in stored if key not in wanted])
+        read = set(files)
+        gone = [key for key, source in stored.items() if key not in wanted and (source in read or not source.exists())]
+        deleted = collection.delete(gone)
         counts = {"added": len(added), "deleted": deleted, "passages": collection.count()}
     _report(
         counts,
@@ -66,6 +72,8 @@ def stats(arguments: argparse.Namespace) -> None:
 
 def demo(arguments: argparse.Namespace) -> None:
     """Run the quickstart recipe."""
+    for module in ("gguf", "langchain_core", "llama_index.core", "sentence_transformers", "transformers"):
+        require(module, "demo")
     from rarebit.cookbook import quickstart
 
     quickstart.main(arguments.arguments)
@@ -94,8 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     counting = commands.add_parser("stats", parents=[common], help="show sizes", description=stats.__doc__)
     counting.set_defaults(command=stats)
 
-    showing = commands.add_parser("demo", help="run the main job on Python's own documentation", description=demo.__doc__)
-    showing.add_argument("arguments", nargs=argparse.REMAINDER, help="of the quickstart recipe; try --help")
+    # No prefix marks an option here: all that follows, --help too, is for the recipe.
+    showing = commands.add_parser(
+        "demo", help="run the main job on Python's own documentation; try demo --help", add_help=False, prefix_chars="\0"
+    )
+    showing.add_argument("arguments", nargs=argparse.REMAINDER)
     showing.set_defaults(command=demo)
     return parser
 
@@ -132,7 +143,7 @@ def _embed_and_add(collection: Collection, passages: Sequence[Passage], *, progr
 
 
 def _search(collection: Collection, arguments: argparse.Namespace) -> list[Hit]:
-    within = Compare("source", "eq", str(arguments.source.absolute())) if arguments.source else None
+    within = Compare("source", "eq", str(arguments.source.resolve())) if arguments.source else None
     if arguments.mode == "lexical":
         return collection.search_lexical(arguments.query, arguments.k, filter=within)
     encoder = load_encoder(collection.settings.fingerprint.name or DEFAULT_ENCODER)

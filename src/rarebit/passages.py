@@ -31,7 +31,7 @@ def passages_of(paths: Iterable[Path]) -> Iterator[Passage]:
     """Cut files, and all text files below folders, into passages.
 
     Raises:
-        InputError: a path that does not exist, or a file that is no UTF-8 text.
+        InputError: a path that does not exist, or a file that is no UTF-8 text or cannot be read.
     """
     for path in files_below(paths):
         seen: dict[str, int] = {}
@@ -95,3 +95,5 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no UTF-8 text ({error}), wanted text files: leave it out or convert it") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}), wanted text files: check its permissions") from error

@@ -1,0 +1,50 @@
+"""The README runs: its Python blocks, one after the other, in an empty folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from llama_index.core import Document as LlamaDocument
+from llama_index.core import MockEmbedding
+from llama_index.core.llms import MockLLM
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "embeddings": DeterministicFakeEmbedding(size=16),
+        "documents": [
+            Document("The kettle is on.", metadata={"year": 2021}),
+            Document("The cat is out.", metadata={"year": 1999}),
+        ],
+        "llama_documents": [LlamaDocument(text="The kettle is on.", metadata={"year": 2021})],
+        "embed_model": MockEmbedding(embed_dim=16),
+        "llm": MockLLM(),
+        "vectors": np.random.default_rng(0).standard_normal((2, 16)),
+        "texts": ["The kettle is on.", "The cat is out."],
+    }
+    assert len(BLOCKS) >= 3
+    for block in BLOCKS:
+        exec(compile(block, "README.md", "exec"), given)  # noqa: S102
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"`?make ([a-z]+)", README)) - {"it"}
+    assert {"demo", "test"} <= named
+    assert named <= targets
+
+
+def test_every_file_it_links_to_exists() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
