@@ -37,7 +37,9 @@ def retrieval_rows(collection: Collection, vectors: Vectors, ids: Sequence[str],
     _, places = exact.search(queries, K)
     found = collection.search_many(queries, K)
     k = min(K, len(ids))
-    shares = [len({hit.id for hit in hits} & {ids[place] for place in row[:k]}) / k for hits, row in zip(found, places, strict=True)]
+    shares = [
+        len({hit.id for hit in hits} & {ids[place] for place in row[:k]}) / k for hits, row in zip(found, places, strict=True)
+    ]
     stats = collection.stats()
     float32 = float(stats.float32_per_vector)
     ours, theirs = _times(

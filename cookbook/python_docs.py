@@ -88,8 +88,11 @@ def _docstrings(path: Path, module: str) -> Iterator[tuple[str, str, str, str]]:
 def _c_docstrings() -> Iterator[tuple[str, str, str, str]]:
     for module_name in IN_C:
         module = importlib.import_module(module_name)
-        for name, member in sorted(vars(module).items()):
+        members = vars(module)
+        for name in sorted(members):
             if not name.startswith("_"):
+                # Tools replace the hooks of sys; the original is kept between underscores.
+                member = members.get(f"__{name}__", members[name])
                 yield from _documented(member, f"{module_name.lstrip('_')}.{name}", module)
 
 

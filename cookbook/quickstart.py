@@ -30,7 +30,15 @@ from rarebit import Collection
 from rarebit.arrays import Vectors
 from rarebit.cookbook import ledger, python_docs
 from rarebit.cookbook.benchmarks.embedded import default_cache, embedded
-from rarebit.cookbook.models import MiniLMEmbedding, MiniLMEmbeddings, SmolChat, SmolLLM, load_minilm, load_smollm, smollm_folder
+from rarebit.cookbook.models import (
+    MiniLMEmbedding,
+    MiniLMEmbeddings,
+    SmolChat,
+    SmolLLM,
+    load_minilm,
+    load_smollm,
+    smollm_folder,
+)
 from rarebit.encoders import DEFAULT_ENCODER
 from rarebit.integrations.langchain import RarebitVectorStore as LangChainStore
 from rarebit.integrations.llama_index import RarebitVectorStore as LlamaIndexStore

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
@@ -19,12 +20,16 @@ from rarebit.extras import require
 from rarebit.passages import Passage, files_below, passages_of
 from rarebit.retrievers.collection import Collection, Compare, Filter, Hit, Or
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
 DEFAULT_COLLECTION = Path("docs.rarebit")
 TEXTS_AT_ONCE = 256
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, or 1 with one line on standard error."""
+    """Run one command; returns the exit status: 0, or another one with one line on standard error."""
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int | None] = arguments.command
     try:
@@ -32,6 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RarebitError as error:
         sys.stderr.write(f"rarebit: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("rarebit: interrupted; what was finished before is kept\n")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has stopped, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def index(arguments: argparse.Namespace) -> None:
@@ -39,12 +50,12 @@ def index(arguments: argparse.Namespace) -> None:
     paths = [path.resolve() for path in arguments.paths]
     files = list(files_below(paths))
     wanted = {passage.id: passage for passage in passages_of(files)}
-    if not arguments.collection.exists():
-        load_encoder(arguments.model)  # a collection keeps its model's name for life: not that of one that does not exist
+    # A collection keeps its model's name for life, so it is not created before that model has loaded.
+    encoder = None if arguments.collection.exists() else load_encoder(arguments.model)
     with Collection.open(arguments.collection, fingerprint=arguments.model) as collection:
         stored = {row.id: Path(row.metadata["source"]) for row in collection.iterate(_below(paths))}
         added = [passage for key, passage in wanted.items() if key not in stored]
-        _embed_and_add(collection, added, progress=not arguments.json)
+        _embed_and_add(collection, added, encoder, progress=not arguments.json)
         read = set(files)
         gone = [key for key, source in stored.items() if key not in wanted and (source in read or not source.exists())]
         deleted = collection.delete(gone)
@@ -125,11 +136,13 @@ def _inside(folder: Path) -> str:
     return f"{escaped}%"
 
 
-def _embed_and_add(collection: Collection, passages: Sequence[Passage], *, progress: bool) -> None:
+def _embed_and_add(
+    collection: Collection, passages: Sequence[Passage], encoder: SentenceTransformer | None, *, progress: bool
+) -> None:
     """Embed and keep block by block: what was kept before an interruption need not be embedded again."""
     if not passages:
         return
-    encoder = load_encoder(collection.settings.fingerprint.name or DEFAULT_ENCODER)
+    encoder = encoder if encoder is not None else _encoder_of(collection)
     with tqdm(total=len(passages), desc="embedding", unit="passage", disable=not progress) as bar:
         for start in range(0, len(passages), TEXTS_AT_ONCE):
             block = passages[start : start + TEXTS_AT_ONCE]
@@ -146,11 +159,14 @@ def _search(collection: Collection, arguments: argparse.Namespace) -> list[Hit]:
     within = Compare("source", "eq", str(arguments.source.resolve())) if arguments.source else None
     if arguments.mode == "lexical":
         return collection.search_lexical(arguments.query, arguments.k, filter=within)
-    encoder = load_encoder(collection.settings.fingerprint.name or DEFAULT_ENCODER)
-    vector = encoder.encode(arguments.query, show_progress_bar=False)
+    vector = _encoder_of(collection).encode(arguments.query, show_progress_bar=False)
     if arguments.mode == "hybrid":
         return collection.search_hybrid(vector, arguments.query, arguments.k, filter=within)
     return collection.search(vector, arguments.k, filter=within)
+
+
+def _encoder_of(collection: Collection) -> SentenceTransformer:
+    return load_encoder(collection.settings.fingerprint.name or DEFAULT_ENCODER)
 
 
 def _as_json(hit: Hit) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def load_encoder(name: str = DEFAULT_ENCODER) -> SentenceTransformer:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"the embedding model {name!r} cannot be loaded ({reason}), wanted the name of a sentence-transformers model or its "
-            f"folder: check the spelling and the network; {DEFAULT_ENCODER!r} comes with the extra 'demo' and needs none"
+            f"the embedding model {name!r} cannot be loaded ({reason}), wanted the name of a sentence-transformers model or "
+            f"its folder: check the spelling and the network; {DEFAULT_ENCODER!r} comes with the extra 'demo' and needs none"
         ) from error
 
 

@@ -42,14 +42,19 @@ def passages_of(paths: Iterable[Path]) -> Iterator[Passage]:
 
 
 def files_below(paths: Iterable[Path]) -> Iterator[Path]:
-    """Give the files themselves, and the text files below folders, sorted."""
+    """Give the files themselves, and the text files below folders, sorted; hidden files and folders are passed over."""
     for path in paths:
         if path.is_dir():
-            yield from sorted(found for found in path.rglob("*") if found.suffix.lower() in SUFFIXES and found.is_file())
+            yield from sorted(found for found in path.rglob("*") if _is_open_text(found, path) and found.is_file())
         elif path.is_file():
             yield path
         else:
             raise InputError(f"{path} does not exist, wanted a text file or a folder of text files ({', '.join(SUFFIXES)})")
+
+
+def _is_open_text(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def cut(text: str, longest: int = LONGEST) -> Iterator[tuple[int, str]]:
@@ -91,6 +96,10 @@ def _short_enough(text: str, start: int, end: int, longest: int) -> Iterator[tup
 
 
 def _read(path: Path) -> str:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"got a file whose name is no Unicode text ({str(path)!r}): leave it out or rename it") from error
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

