@@ -174,7 +174,8 @@ def _joined(documents: Sequence[Document]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rarebit demo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, default=default_cache().with_name("quickstart"), help="(default: %(default)s)")
-    parser.add_argument("--questions", type=int, default=len(QUESTIONS), help="how many to ask (default: all %(default)s)")
+    counts = range(len(QUESTIONS) + 1)
+    parser.add_argument("--questions", type=int, choices=counts, default=len(QUESTIONS), metavar="N", help="how many to ask")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write ledger and answers as JSON")
     return parser
 
