@@ -7,7 +7,7 @@ Python does; lists are stored as JSON; what is long, and what SQLite cannot hold
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from pyroaring import BitMap64
@@ -52,6 +52,20 @@ def rows_where(connection: Connection, compare: Compare) -> BitMap64:
     for kind in scanned:
         found |= _scan(connection, compare, kind)
     return found
+
+
+def rows_within(connection: Connection, bounds: Sequence[Compare]) -> BitMap64:
+    """Find the rows whose value lies within all bounds (``gt``, ``gte``, ``lt``, ``lte``) on one field: one walk, not several.
+
+    The field must not have a dot, so that each row has one value of it.
+    """
+    kinds = {_kind(bound.value) for bound in bounds}
+    if len(kinds) > 1 or None in kinds:
+        return BitMap64.intersection(*(rows_where(connection, bound) for bound in bounds))
+    conditions = "".join(f" AND value {_SQL_RANGES[bound.op]} ?" for bound in bounds)
+    sql = f"SELECT row_id FROM facts WHERE field = ? AND kind = ?{conditions}"
+    within = _bitmap(connection.execute(sql, (bounds[0].field, *kinds, *(bound.value for bound in bounds))))
+    return within | BitMap64.intersection(*(_scan(connection, bound, ELSEWHERE) for bound in bounds))
 
 
 def rows_with_value(connection: Connection, field: str) -> BitMap64:

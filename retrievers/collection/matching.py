@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -15,6 +16,7 @@ from rarebit.errors import FilterError
 from rarebit.retrievers.collection import facts, rows
 from rarebit.retrievers.collection.filters import (
     NEGATED,
+    RANGES,
     And,
     Compare,
     Filter,
@@ -45,7 +47,7 @@ class Matcher:
         """Give the row ids that match; the caller must not change the set."""
         match tree:
             case And(children=children):
-                return BitMap64.intersection(*map(self.rows, children)) if children else self._everything
+                return BitMap64.intersection(*self._parts(children)) if children else self._everything
             case Or(children=children):
                 return BitMap64.union(*map(self.rows, children)) if children else BitMap64()
             case Not(child=child):
@@ -56,6 +58,17 @@ class Matcher:
                 return BitMap64(rows.row_ids_of(self._connection, ids))
             case Where():
                 return self._tested_one_by_one(tree)
+
+    def _parts(self, children: Sequence[Filter]) -> Iterator[BitMap64]:
+        """Evaluate what must all hold; the bounds of one field together."""
+        bounds: defaultdict[str, list[Compare]] = defaultdict(list)
+        for child in children:
+            if isinstance(child, Compare) and child.op in RANGES and "." not in child.field:
+                bounds[child.field].append(child)
+            else:
+                yield self.rows(child)
+        for of_one_field in bounds.values():
+            yield facts.rows_within(self._connection, of_one_field)
 
     def _compared(self, compare: Compare) -> BitMap64:
         field, op = compare.field, compare.op

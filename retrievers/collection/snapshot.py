@@ -61,14 +61,8 @@ class Snapshot:
 
     def vectors(self, row_ids: Sequence[int]) -> Vectors:
         """Decode the finest vectors that are kept of these rows: (n, dim), in the order given."""
-        if self.codec is None:
-            return np.empty((len(row_ids), 0), np.float32)
-        table, codec = ("codes", self.codec) if self.fine_codec is None else ("fine", self.fine_codec)
-        found, codes = rows.codes_of(self.connection, table, sorted(set(row_ids)), codec.code_size)
-        missing = len(set(row_ids)) - len(found)
-        if missing:
-            raise DamagedFileError(f"{missing} rows have no vector in the file: restore it from a backup")
-        return codec.decode(codes)[np.searchsorted(found, row_ids)]
+        each_once = sorted(set(row_ids))
+        return self._sorted_vectors(each_once)[np.searchsorted(each_once, row_ids)]
 
     def vectors_of(self, ids: Sequence[str]) -> Vectors:
         """Decode the vectors of ids; raises MissingRowError if one is missing."""
@@ -79,6 +73,16 @@ class Snapshot:
                 f"{len(missing)} of {len(ids)} ids are not in the collection (first: {missing[0]!r}): ask get(ids) which are"
             )
         return self.vectors([found[key][0] for key in ids])
+
+    def _sorted_vectors(self, row_ids: Sequence[int]) -> Vectors:
+        """Decode the vectors of rows that are given in order, each once."""
+        if self.codec is None:
+            return np.empty((len(row_ids), 0), np.float32)
+        table, codec = ("codes", self.codec) if self.fine_codec is None else ("fine", self.fine_codec)
+        found, codes = rows.codes_of(self.connection, table, row_ids, codec.code_size)
+        if len(found) != len(row_ids):
+            raise DamagedFileError(f"{len(row_ids) - len(found)} rows have no vector in the file: restore it from a backup")
+        return codec.decode(codes)
 
     @cached_property
     def fine_codec(self) -> Codec | None:
@@ -125,14 +129,16 @@ class SearchableSnapshot(Snapshot):
         ]
 
     def _reranked(self, queries: Queries, candidates: RowIdMatrix, k: int) -> list[Ranking]:
+        """Score the candidates of several queries by their fine vectors, which are read once."""
         wanted = np.unique(candidates)
         wanted = wanted[wanted != NOWHERE]
-        vectors = self.vectors(wanted.tolist())
+        vectors = self._sorted_vectors(wanted.tolist())
         reranked = []
         for query, row_ids in zip(queries, candidates, strict=True):
-            own = row_ids[row_ids != NOWHERE]
-            scores = vectors[np.searchsorted(wanted, own)] @ query
-            order = np.lexsort((own, -scores))[:k]
+            own = np.sort(row_ids[row_ids != NOWHERE])
+            shared = len(own) == len(wanted)
+            scores = (vectors if shared else vectors[np.searchsorted(wanted, own)]) @ query
+            order = np.argsort(-scores, kind="stable")[:k]
             reranked.append(self._in_range(list(zip(own[order].tolist(), scores[order].tolist(), strict=True))))
         return reranked
 

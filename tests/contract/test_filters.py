@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -54,6 +55,14 @@ def test_random_trees(filled: Subject, seed: int) -> None:
     operators = {name: values for name, values in OPERATORS.items() if name in filled.operators}
     for _ in range(25):
         assert_same(filled, random_expression(rng, 4, operators))
+
+
+def test_two_bounds_on_one_field(filled: Subject) -> None:
+    bounds = [(operator, value) for operator in ("gt", "gte", "lt", "lte") for value in OPERATORS[operator]]
+    rng = random.Random(5)
+    for (one, low), (other, high) in rng.sample(list(itertools.product(bounds, bounds)), 150):
+        assert_same(filled, ("and", ("is", "f", one, low), ("is", "g", "gt", 1), ("is", "f", other, high)))
+        assert_same(filled, ("and", ("is", "f", one, low), ("is", "f", other, high)))
 
 
 def test_looking_at_one_row_means_the_same_as_asking_the_index() -> None:
