@@ -126,6 +126,7 @@ class Stored:
 VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
     RAREBIT: ("default", {}),
     "rarebit, codes alone": ("fine='none'", {"fine": "none"}),
+    "rarebit, finer": ("fine='float16'", {"fine": "float16"}),
     "rarebit, exact": ("codec='float32'", {"codec": "float32"}),
 }
 
