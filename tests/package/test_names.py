@@ -97,7 +97,8 @@ def test_every_extra_exists() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(extras.EXTRAS) == set(declared)
     named = set()
-    for source in [*ROOT.glob("src/rarebit/*.py"), *ROOT.glob("*/**/*.py"), *ROOT.glob("*.md")]:
+    folders = ("src", "retrievers", "compressors", "integrations", "cookbook")
+    for source in [*(path for folder in folders for path in (ROOT / folder).rglob("*.py")), *ROOT.glob("*.md")]:
         text = source.read_text(encoding="utf-8")
         named |= {each.strip() for found in re.findall(r"rarebit\[([a-z,\- ]+)\]", text) for each in found.split(",")}
         named |= set(re.findall(r"""require\("[\w.]+", "([\w-]+)"\)""", text))
