@@ -21,7 +21,7 @@ check: $(VENV)/.develops
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/typing_face.py
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.develops
 	$(BIN)/ruff format .
