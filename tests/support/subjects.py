@@ -99,7 +99,7 @@ class GivenVectors(Embeddings):
 
 
 class LangChainSubject(Subject):
-    operators = frozenset(OPERATORS) - {"text_match_insensitive", "is_empty"}
+    operators = frozenset(OPERATORS)
 
     def __init__(self, collection: Collection) -> None:
         super().__init__(collection)
