@@ -43,21 +43,19 @@ def as_count(name: str, given: Any, least: int = 0) -> int:
 
 def as_seconds(name: str, given: Any) -> float:
     """Check a time to wait."""
-    try:
-        seconds = float(given)
-    except (TypeError, ValueError, OverflowError):
-        seconds = -1.0
-    if not 0 <= seconds <= LONGEST_WAIT:
-        raise InputError(f"got {name}={given!r}, wanted seconds, from 0 to {LONGEST_WAIT:.0f}")
-    return seconds
+    return _within(name, given, LONGEST_WAIT, f"seconds, from 0 to {LONGEST_WAIT:.0f}")
 
 
 def as_share(name: str, given: Any) -> float:
     """Check a number from 0 to 1."""
+    return _within(name, given, 1.0, "a number from 0 to 1")
+
+
+def _within(name: str, given: Any, most: float, wanted: str) -> float:
     try:
-        share = float(given)
+        number = float(given)
     except (TypeError, ValueError, OverflowError):
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise InputError(f"got {name}={given!r}, wanted a number from 0 to 1")
-    return share
+        number = -1.0
+    if not 0 <= number <= most:
+        raise InputError(f"got {name}={given!r}, wanted {wanted}")
+    return number

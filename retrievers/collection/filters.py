@@ -248,24 +248,14 @@ def matches_everything(tree: Filter) -> bool:
     return False
 
 
-def asks_python(tree: Filter) -> bool:
-    """Whether a filter holds a function, whose answer may change between calls."""
+def holds_a(kind: type[Compare | Ids | Where], tree: Filter) -> bool:
+    """Whether a filter has a leaf of a kind."""
     match tree:
         case And(children=children) | Or(children=children):
-            return any(map(asks_python, children))
+            return any(holds_a(kind, child) for child in children)
         case Not(child=child):
-            return asks_python(child)
-    return isinstance(tree, Where)
-
-
-def names_ids(tree: Filter) -> bool:
-    """Whether a filter names rows by their ids."""
-    match tree:
-        case And(children=children) | Or(children=children):
-            return any(map(names_ids, children))
-        case Not(child=child):
-            return names_ids(child)
-    return isinstance(tree, Ids)
+            return holds_a(kind, child)
+    return isinstance(tree, kind)
 
 
 def values_at(metadata: Mapping[str, Any], name: str) -> Iterator[Any]:

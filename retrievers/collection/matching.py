@@ -24,9 +24,8 @@ from rarebit.retrievers.collection.filters import (
     Not,
     Or,
     Where,
-    asks_python,
+    holds_a,
     matches,
-    names_ids,
 )
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.storage import Connection
@@ -121,7 +120,8 @@ class RememberedMatches:
 
     def rows(self, connection: Connection, version: int, tree: Filter) -> BitMap64:
         """Give the rows that match as of this version, which is what the connection's transaction sees."""
-        if asks_python(tree) or names_ids(tree):
+        # A function's answer may change between calls, and a list of ids is rarely asked for twice.
+        if holds_a(Where, tree) or holds_a(Ids, tree):
             return Matcher(connection).rows(tree)
         key = repr(tree)
         with self._lock:
