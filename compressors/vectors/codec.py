@@ -1,8 +1,8 @@
 """What every codec is: the unit of compression.
 
-A codec turns embeddings into fixed-size codes and back. One that can also be searched builds the faiss index that
-scores its codes with faiss's own SIMD kernels. A new codec is one new file with one subclass, and one line in the table
-of :mod:`rarebit.compressors.vectors`.
+A codec turns embeddings into fixed-size codes and back. One that can also be searched lays its codes out for faiss's SIMD
+kernels (:mod:`.scanning`). A new codec is one new file with one subclass, and one line in the table of
+:mod:`rarebit.compressors.vectors`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import safetensors.numpy
 
 from rarebit.arrays import Codes, Queries, Vectors, VectorsLike, as_vectors
+from rarebit.compressors.vectors.scanning import Scanner
 from rarebit.errors import CodecError, InputError, NotFittedError
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
@@ -72,12 +73,13 @@ class Codec(ABC):
         """Bytes of everything learned, which every process that uses the codec holds once."""
         return sum(array.nbytes for array in self._arrays().values()) if self.is_fitted else 0
 
-    def fit(self: Own, vectors: VectorsLike, queries: VectorsLike | None = None) -> Own:
+    def fit(self: Own, vectors: VectorsLike, queries: VectorsLike | None = None, *, progress: bool = False) -> Own:
         """Learn the code from a sample of the vectors, and return the codec itself.
 
         Args:
             vectors: (n, dim) float32, as they will be encoded.
             queries: (q, dim) float32, for codecs that learn from queries; the others ignore them.
+            progress: show a progress bar where learning takes time.
 
         Raises:
             CodecError: fewer vectors than the codec can be fitted on.
@@ -86,7 +88,7 @@ class Codec(ABC):
         if len(checked) == 0:
             raise CodecError(f"got no vectors to fit {self!r} on, wanted at least one (and better {self.training_minimum})")
         self._dim = checked.shape[1]
-        self._fit(checked, None if queries is None else as_vectors(queries, dim=self._dim))
+        self._fit(checked, None if queries is None else as_vectors(queries, dim=self._dim), progress=progress)
         return self
 
     def with_dim(self: Own, dim: int) -> Own:
@@ -142,9 +144,9 @@ class Codec(ABC):
     @abstractmethod
     def _decode(self, codes: Codes) -> Vectors: ...
 
-    def _fit(self, vectors: Vectors, queries: Queries | None) -> None:
+    def _fit(self, vectors: Vectors, queries: Queries | None, *, progress: bool) -> None:
         """Learn nothing; codecs that learn override this."""
-        del vectors, queries
+        del vectors, queries, progress
 
     def _arrays(self) -> Arrays:
         return {}
@@ -158,13 +160,9 @@ class SearchableCodec(Codec):
     """A codec whose codes faiss can scan, estimating inner products with float queries."""
 
     @abstractmethod
-    def search_index(self, codes: Codes) -> Any:
-        """Build a faiss index over the codes, in their order.
-
-        Its ``search(queries, k, params=SearchParameters(sel=...))`` takes what :meth:`prepare_queries` returns and gives
-        estimated inner products, higher is nearer.
-        """
+    def scanner(self, codes: Codes) -> Scanner:
+        """Lay codes out for search, in their order; it takes the queries that :meth:`prepare_queries` returns."""
 
     def prepare_queries(self, queries: Queries) -> Queries:
-        """Map (q, dim) queries into the space of the index; the identity unless the codec rotates or projects."""
+        """Turn (q, dim) queries into what the scanner takes; the identity unless the codec transforms them."""
         return queries

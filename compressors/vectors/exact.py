@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import faiss
 import numpy as np
 
 from rarebit.arrays import Codes, Vectors
 from rarebit.compressors.vectors.codec import SearchableCodec
+from rarebit.compressors.vectors.scanning import FaissScanner, Scanner
 
 
 class Exact(SearchableCodec):
@@ -22,11 +21,11 @@ class Exact(SearchableCodec):
         """Bytes a vector."""
         return 4 * self.dim
 
-    def search_index(self, codes: Codes) -> Any:
-        """Build a faiss ``IndexFlatIP`` over the vectors."""
+    def scanner(self, codes: Codes) -> Scanner:
+        """Put the codes into a faiss ``IndexFlatIP`` over the vectors."""
         index = faiss.IndexFlatIP(self.dim)
         index.add(self._decode(codes))
-        return index
+        return FaissScanner(index, self.code_size)
 
     def _encode(self, vectors: Vectors) -> Codes:
         return vectors.view(np.uint8)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import faiss
 import numpy as np
 
 from rarebit.arrays import Codes, Vectors
 from rarebit.compressors.vectors.codec import SearchableCodec
+from rarebit.compressors.vectors.scanning import FaissScanner, Scanner
 from rarebit.errors import VectorError
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -24,12 +23,12 @@ class Float16(SearchableCodec):
         """Bytes a vector."""
         return 2 * self.dim
 
-    def search_index(self, codes: Codes) -> Any:
-        """Build a faiss scalar quantiser index over the halves."""
+    def scanner(self, codes: Codes) -> Scanner:
+        """Put the codes into a faiss scalar quantiser index over the halves."""
         index = faiss.IndexScalarQuantizer(self.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         index.is_trained = True
         index.add_sa_codes(codes)
-        return index
+        return FaissScanner(index, self.code_size)
 
     def _encode(self, vectors: Vectors) -> Codes:
         largest = float(np.abs(vectors).max(initial=0))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from rarebit.arrays import Codes, Queries, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
+from rarebit.compressors.vectors.scanning import FaissScanner, Scanner
 
 QUERY_BITS = 8
 """Bits to which faiss rounds each dimension of the query, so that it can count bits instead of multiplying."""
@@ -58,14 +59,14 @@ class RaBitQ(SearchableCodec):
         """Rotate (q, dim) queries as the vectors were."""
         return self._rotated(queries)
 
-    def search_index(self, codes: Codes) -> Any:
-        """Build a faiss ``IndexRaBitQ`` over the codes."""
+    def scanner(self, codes: Codes) -> Scanner:
+        """Put the codes into a faiss ``IndexRaBitQ`` over the codes."""
         index = self._centred_index(faiss.vector_to_array(self._index.center))
         index.add_sa_codes(codes)
-        return index
+        return FaissScanner(index, self.code_size)
 
-    def _fit(self, vectors: Vectors, queries: Queries | None) -> None:
-        del queries
+    def _fit(self, vectors: Vectors, queries: Queries | None, *, progress: bool) -> None:
+        del queries, progress
         rng = np.random.default_rng(self.seed)
         self._group(rng.permutation(self.dim))
         self._rotations = [_random_rotation(rng, len(group)) for group in self._groups]

@@ -9,6 +9,7 @@ import numpy as np
 
 from rarebit.arrays import Codes, Queries, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
+from rarebit.compressors.vectors.scanning import FaissScanner, Scanner
 from rarebit.errors import InputError
 
 # 4 bits: levels spread over the mean +- 2.5 standard deviations of each dimension keep more neighbours than the full range
@@ -45,14 +46,14 @@ class Scalar(SearchableCodec):
         """Bytes a vector."""
         return (self.dim * self.bits + 7) // 8
 
-    def search_index(self, codes: Codes) -> Any:
-        """Build a faiss ``IndexScalarQuantizer`` over the codes."""
+    def scanner(self, codes: Codes) -> Scanner:
+        """Put the codes into a faiss ``IndexScalarQuantizer`` over the codes."""
         index = self._trained_index(faiss.vector_to_array(self._index.sq.trained))
         index.add_sa_codes(codes)
-        return index
+        return FaissScanner(index, self.code_size)
 
-    def _fit(self, vectors: Vectors, queries: Queries | None) -> None:
-        del queries
+    def _fit(self, vectors: Vectors, queries: Queries | None, *, progress: bool) -> None:
+        del queries, progress
         self._index = self._new_index()
         self._index.sq.rangestat, self._index.sq.rangestat_arg = RANGES[self.bits]
         self._index.train(vectors)

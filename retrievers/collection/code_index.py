@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from rarebit.arrays import Codes, Mask, Queries, RowIdMatrix, RowIds, ScoreMatrix
 from rarebit.compressors.vectors import SearchableCodec
+from rarebit.compressors.vectors.scanning import NOWHERE, Scanner
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import rows
 from rarebit.retrievers.collection.storage import Connection, State
@@ -38,23 +39,20 @@ MOST_DEAD = 0.2
 QUERIES_FOR_THREADS = 8
 """Queries from which faiss shares them out among threads."""
 
-NOWHERE = -1
-"""The row id in places of a result that no row fills."""
-
 
 @dataclass(frozen=True)
 class Segment:
-    """Some consecutive rows: their ids, in order, and the faiss index over their codes."""
+    """Some consecutive rows: their ids, in order, and their codes laid out for search."""
 
     row_ids: npt.NDArray[np.unsignedinteger[Any]]
-    index: Any
+    scanner: Scanner
     alive: Mask | None = None
 
     @classmethod
     def build(cls, codec: SearchableCodec, row_ids: RowIds, codes: Codes) -> Segment:
-        """Build the faiss index; row ids take 4 bytes each as long as they fit."""
+        """Lay the codes out; row ids take 4 bytes each as long as they fit."""
         small = len(row_ids) == 0 or row_ids[-1] <= np.iinfo(np.uint32).max
-        return cls(row_ids.astype(np.uint32 if small else np.uint64), codec.search_index(codes))
+        return cls(row_ids.astype(np.uint32 if small else np.uint64), codec.scanner(codes))
 
     @cached_property
     def count(self) -> int:
@@ -73,7 +71,7 @@ class Segment:
             return self
         alive = np.ones(len(self.row_ids), dtype=np.bool_) if self.alive is None else self.alive.copy()
         alive[gone] = False
-        return Segment(self.row_ids, self.index, alive)
+        return Segment(self.row_ids, self.scanner, alive)
 
     def positions(self, row_ids: RowIds) -> npt.NDArray[np.intp]:
         """Give the positions of those of the row ids (sorted) that lie in this segment."""
@@ -91,11 +89,9 @@ class Segment:
         available = len(self.row_ids) if mask is None else int(np.count_nonzero(mask))
         if not available:
             return None
-        parameters = None if mask is None else _only(mask)
-        scores, places = self.index.search(prepared, min(k, available), params=parameters)
+        scores, places = self.scanner.search(prepared, min(k, available), mask)
         row_ids = self.row_ids[places].astype(np.int64)
         row_ids[places < 0] = NOWHERE
-        scores[places < 0] = -np.inf
         return scores, row_ids
 
     def _mask(self, allowed: RowIds | None) -> Mask | None:
@@ -123,9 +119,8 @@ class View:
 
     @property
     def code_bytes(self) -> int:
-        """Bytes of the codes, those of deleted rows included."""
-        size = self.codec.code_size if self.codec else 0
-        return size * sum(len(segment.row_ids) for segment in self.segments)
+        """Bytes of the codes as they are laid out, those of deleted rows included."""
+        return sum(segment.scanner.nbytes for segment in self.segments)
 
     @property
     def id_bytes(self) -> int:
@@ -191,11 +186,6 @@ class CodeIndex:
         """Forget the view, and free its memory."""
         with self._lock:
             self._view = None
-
-
-def _only(mask: Mask) -> Any:
-    library: Any = faiss  # its stubs know the C++ signatures, not the Python ones
-    return library.SearchParameters(sel=library.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
 
 
 @contextmanager

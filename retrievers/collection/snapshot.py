@@ -12,9 +12,10 @@ from pyroaring import BitMap64
 
 from rarebit.arrays import Queries, RowIdMatrix, ScoreMatrix, Vector, Vectors
 from rarebit.compressors.vectors import Codec, SearchableCodec
+from rarebit.compressors.vectors.scanning import NOWHERE
 from rarebit.errors import DamagedFileError, MissingRowError
 from rarebit.retrievers.collection import lexical, ranking, rows
-from rarebit.retrievers.collection.code_index import NOWHERE, View
+from rarebit.retrievers.collection.code_index import View
 from rarebit.retrievers.collection.filters import Filter
 from rarebit.retrievers.collection.matching import RememberedMatches
 from rarebit.retrievers.collection.records import Hit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 
@@ -86,10 +85,10 @@ def test_int8_keeps_the_norm_and_zero() -> None:
 def test_scores_are_inner_products_with_the_decoded_vectors(searchable: SearchableCodec, vectors: np.ndarray) -> None:
     queries = unit_vectors(20, seed=1)
     codes = searchable.encode(vectors)
-    scores, found = searchable.search_index(codes).search(searchable.prepare_queries(queries), 10)
+    scores, found = searchable.scanner(codes).search(searchable.prepare_queries(queries), 10)
     if searchable.name == "rabitq":  # its estimate is better than its decoded vector; it has to be unbiased
         true = np.take_along_axis(queries @ vectors.T, found, axis=1)
-        every, places = searchable.search_index(codes).search(searchable.prepare_queries(queries), len(vectors))
+        every, places = searchable.scanner(codes).search(searchable.prepare_queries(queries), len(vectors))
         errors = every - np.take_along_axis(queries @ vectors.T, places, axis=1)
         assert abs(errors.mean()) < 0.002
         assert errors.std() < 0.13
@@ -100,14 +99,14 @@ def test_scores_are_inner_products_with_the_decoded_vectors(searchable: Searchab
         assert np.allclose(scores, -np.sort(-decoded, axis=1)[:, :10], atol=1e-3)
 
 
-def test_a_selector_limits_the_search(searchable: SearchableCodec, vectors: np.ndarray) -> None:
+def test_a_mask_limits_the_search(searchable: SearchableCodec, vectors: np.ndarray) -> None:
     allowed = np.array([3, 500, 1999])
     mask = np.zeros(len(vectors), dtype=bool)
     mask[allowed] = True
-    selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-    index = searchable.search_index(searchable.encode(vectors))
-    _, found = index.search(searchable.prepare_queries(vectors[:1]), 5, params=faiss.SearchParameters(sel=selector))
+    scanner = searchable.scanner(searchable.encode(vectors))
+    scores, found = scanner.search(searchable.prepare_queries(vectors[:1]), 5, mask)
     assert set(found[0]) == {3, 500, 1999, -1}
+    assert np.isneginf(scores[0, 3:]).all()
 
 
 def test_fitting_is_deterministic(codec: Codec, vectors: np.ndarray) -> None:
@@ -125,8 +124,8 @@ def test_saved_and_loaded_it_is_the_same(codec: Codec, vectors: np.ndarray, tmp_
     assert np.array_equal(loaded.decode(codes), codec.decode(codes))
     if isinstance(loaded, SearchableCodec) and isinstance(codec, SearchableCodec):
         queries = unit_vectors(3, seed=2)
-        one = codec.search_index(codes).search(codec.prepare_queries(queries), 5)
-        other = loaded.search_index(codes).search(loaded.prepare_queries(queries), 5)
+        one = codec.scanner(codes).search(codec.prepare_queries(queries), 5)
+        other = loaded.scanner(codes).search(loaded.prepare_queries(queries), 5)
         assert np.array_equal(one[1], other[1])
 
 

@@ -44,11 +44,12 @@ def test_every_byte_is_counted(collection: Collection) -> None:
     assert collection.stats().memory["bitmaps"] > 0
 
 
-def test_the_codes_in_memory_are_what_faiss_holds(collection: Collection) -> None:
+def test_the_codes_in_memory_are_what_the_scanners_hold(collection: Collection) -> None:
     collection.search(np.ones(64))
     view = collection._engine.index._view
     assert view is not None
-    assert sum(segment.index.ntotal * segment.index.sa_code_size() for segment in view.segments) == view.code_bytes
+    assert sum(segment.scanner.nbytes for segment in view.segments) == view.code_bytes
+    assert sum(len(segment.scanner) for segment in view.segments) == 2000
 
 
 def test_stats_of_an_empty_collection() -> None:

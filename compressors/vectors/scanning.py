@@ -1,0 +1,77 @@
+"""Codes laid out for search: what a codec's :meth:`~rarebit.compressors.vectors.codec.SearchableCodec.scanner` gives.
+
+A scanner holds the codes of some vectors, in their order, and finds those with the highest estimated inner products. Scanning
+is left to faiss's SIMD kernels: through an index of faiss's own here, through :mod:`.fast_scan` for codes of four-bit parts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from rarebit.arrays import Mask, Queries, RowIdMatrix, ScoreMatrix
+
+NOWHERE = -1
+"""The place in parts of a result that nothing fills; its score is minus infinity."""
+
+
+class Scanner(ABC):
+    """Codes in memory, searched for the highest estimated inner products."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes in memory, everything that is not shared with other scanners counted."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Count the codes."""
+
+    @abstractmethod
+    def search(self, prepared: Queries, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+        """Find the k best codes for each query.
+
+        Args:
+            prepared: what the codec's ``prepare_queries`` gave.
+            k: how many.
+            allowed: (n,) which places may be found; None for all.
+
+        Returns:
+            Estimated inner products (q, k), descending, and places (q, k): ``-inf`` and ``NOWHERE`` beyond the last found.
+        """
+
+
+class FaissScanner(Scanner):
+    """A faiss index that takes selectors, and gives inner products.
+
+    Args:
+        index: with the codes in it.
+        code_size: bytes of a code, for counting.
+    """
+
+    def __init__(self, index: Any, code_size: int) -> None:
+        """Wrap the index."""
+        self._index = index
+        self._code_size = code_size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes."""
+        return int(self._index.ntotal) * self._code_size
+
+    def __len__(self) -> int:
+        """Count the codes."""
+        return int(self._index.ntotal)
+
+    def search(self, prepared: Queries, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+        """Let faiss scan the allowed codes."""
+        import faiss
+
+        library: Any = faiss  # its stubs know the C++ signatures, not the Python ones
+        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+        parameters = None if bits is None else library.SearchParameters(sel=library.IDSelectorBitmap(bits))
+        scores, places = self._index.search(prepared, k, params=parameters)
+        scores[places < 0] = -np.inf
+        return scores, places
