@@ -1,13 +1,15 @@
 """Embeddings to codes: one file a codec, one protocol.
 
-A codec is named by a short text (``"rabitq"``, ``"sq4"``) or given as an object. The table below is lazy: importing this
-package loads no codec, and so not faiss.
+A codec is given as an object, or named by a short text: ``"sq4"``, ``"trellis48"`` (48 bytes a vector), ``"pq48x8"`` (48 bytes of
+8-bit sub-quantisers), ``"pca128,sq8"`` (stages, with commas between). The tables below are lazy: importing this package loads no
+codec, and so not faiss.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from rarebit.compressors.vectors.scalar import Scalar
 
 __all__ = [
-    "SEARCHABLE",
     "Codec",
     "Exact",
     "Float16",
@@ -37,37 +38,64 @@ __all__ = [
     "restore_codec",
 ]
 
-_CLASSES = {"Exact": "exact", "Float16": "float16", "Int8": "int8", "RaBitQ": "rabitq", "Scalar": "scalar"}
+_CLASSES = {
+    "Exact": "exact",
+    "Float16": "float16",
+    "Int8": "int8",
+    "RaBitQ": "rabitq",
+    "Scalar": "scalar",
+}
 """Class -> the file that holds it."""
 
-_REGISTERED = {"float32": "Exact", "float16": "Float16", "int8": "Int8", "scalar": "Scalar", "rabitq": "RaBitQ"}
-"""The name that a codec is saved under -> its class."""
-
-_SPELLINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "float32": ("float32", {}),
-    "float16": ("float16", {}),
-    "int8": ("int8", {}),
-    "sq8": ("scalar", {"bits": 8}),
-    "sq4": ("scalar", {"bits": 4}),
-    "rabitq": ("rabitq", {}),
+_REGISTERED = {
+    "float32": "Exact",
+    "float16": "Float16",
+    "int8": "Int8",
+    "rabitq": "RaBitQ",
+    "scalar": "Scalar",
 }
-"""What users may write -> the registered codec and its arguments."""
+"""The name that a codec or transform is saved under -> its class."""
 
-SEARCHABLE = ("float32", "float16", "sq8", "sq4", "rabitq")
-"""The spellings of those that faiss can scan."""
+_SPELLINGS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
+    "float32": ("Exact", (), {}),
+    "float16": ("Float16", (), {}),
+    "int8": ("Int8", (), {}),
+    "sq": ("Scalar", ("bits",), {}),
+    "rabitq": ("RaBitQ", (), {}),
+}
+"""What users may write -> the class, what the numbers after the name mean (``48x8`` are two), and fixed arguments."""
+
+_STAGE = re.compile(r"(?P<name>float32|float16|int8|int4|[a-z]+)(?P<first>\d+)?(?:x(?P<second>\d+))?")
 
 
 def codec_named(spelling: str) -> Codec:
-    """Create the unfitted codec that a user named, such as ``"rabitq"`` or ``"sq4"``."""
-    if spelling not in _SPELLINGS:
-        raise InputError(f"got codec {spelling!r}, wanted one of {sorted(_SPELLINGS)}")
-    name, config = _SPELLINGS[spelling]
-    return _registered(name)(**config)
+    """Create the unfitted codec that a user named, such as ``"sq4"``, ``"trellis48"`` or ``"pca128,sq8"``.
+
+    Raises:
+        InputError: no codec is spelled so, or not with these numbers.
+    """
+    stages = [_stage(stage.strip(), spelling) for stage in str(spelling).split(",")]
+    codec = stages[-1]
+    if not isinstance(codec, Codec) or any(isinstance(stage, Codec) for stage in stages[:-1]):
+        raise InputError(f"got codec {spelling!r}, wanted any number of transforms and then one codec, with commas between")
+    return codec
+
+
+def _stage(stage: str, spelling: str) -> Any:
+    matched = _STAGE.fullmatch(stage)
+    if matched is None or matched["name"] not in _SPELLINGS:
+        raise InputError(f"got codec {spelling!r}, wanted one of {sorted(_SPELLINGS)}, some with a number behind, as in 'sq4'")
+    class_name, meanings, fixed = _SPELLINGS[matched["name"]]
+    numbers = [int(number) for number in (matched["first"], matched["second"]) if number is not None]
+    if len(numbers) > len(meanings):
+        raise InputError(f"got codec {spelling!r}, wanted at most {len(meanings)} numbers after {matched['name']!r}")
+    return __getattr__(class_name)(**fixed, **dict(zip(meanings, numbers, strict=False)))
 
 
 def restore_codec(name: str, *, dim: int, config: Mapping[str, Any], learned: bytes) -> Codec:
     """Rebuild a fitted codec from its registered name, its configuration and its learned arrays (safetensors)."""
-    return _registered(name).restore(dim=dim, config=config, learned=learned)
+    codec: type[Codec] = registered(name)
+    return codec.restore(dim=dim, config=config, learned=learned)
 
 
 def load_codec(folder: str | os.PathLike[str]) -> Codec:
@@ -78,13 +106,13 @@ def load_codec(folder: str | os.PathLike[str]) -> Codec:
     return restore_codec(described["codec"], dim=described["dim"], config=described["config"], learned=learned)
 
 
-def _registered(name: str) -> type[Codec]:
+def registered(name: str) -> Any:
+    """Give the class of a codec or transform that is saved under a name."""
     if name not in _REGISTERED:
         raise FormatVersionError(
             f"got codec {name!r}, which this version does not know (it knows {sorted(_REGISTERED)}): upgrade rarebit"
         )
-    codec: type[Codec] = __getattr__(_REGISTERED[name])
-    return codec
+    return __getattr__(_REGISTERED[name])
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
-from rarebit.compressors.vectors import SEARCHABLE, Codec, SearchableCodec, codec_named
+from rarebit.compressors.vectors import Codec, SearchableCodec, codec_named
 from rarebit.errors import DamagedFileError, FingerprintError, FormatVersionError, InputError, SettingsError
 from rarebit.retrievers.collection.arguments import as_count
 from rarebit.retrievers.collection.schema import LEXICAL
@@ -75,7 +75,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Check each setting by itself."""
         _check_choice("metric", self.metric, METRICS)
-        _check_choice("codec", self.codec, SEARCHABLE)
+        self.new_codec()
         _check_choice("tokenizer", self.tokenizer, tuple(LEXICAL))
         finer = FINER.get(self.codec, FINE)
         if self.fine is None:
@@ -88,7 +88,8 @@ class Settings:
     def new_codec(self) -> SearchableCodec:
         """Create the codec for the codes in memory, unfitted."""
         codec = codec_named(self.codec)
-        assert isinstance(codec, SearchableCodec)  # noqa: S101 -- those of SEARCHABLE are
+        if not isinstance(codec, SearchableCodec):
+            raise InputError(f"got codec={self.codec!r}, which only a fine tier can use, wanted one that can be searched")
         return codec
 
     def new_fine_codec(self) -> Codec | None:

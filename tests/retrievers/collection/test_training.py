@@ -108,7 +108,7 @@ def test_inner_product_keeps_norms() -> None:
 def test_training_that_fails_leaves_the_collection_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collection, vectors = filled(1000, tmp_path / "c.rarebit")
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise MemoryError("no room to train")
 
     with monkeypatch.context() as patched:
