@@ -1,8 +1,8 @@
 """Embeddings to codes: one file a codec, one protocol.
 
-A codec is given as an object, or named by a short text: ``"sq4"``, ``"trellis48"`` (48 bytes a vector), ``"pq48x8"`` (48 bytes of
-8-bit sub-quantisers), ``"pca128,sq8"`` (stages, with commas between). The tables below are lazy: importing this package loads no
-codec, and so not faiss.
+A codec is given as an object, or named by a short text: ``"sq4"``, ``"trellis48"`` (48 bytes a vector), ``"pq48x8"`` (48 bytes
+of 8-bit sub-quantisers), ``"pca128,sq8"`` (stages, with commas between). The tables below are lazy: importing this package loads
+no codec, and so not faiss.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rarebit.compressors.vectors.int8 import Int8
     from rarebit.compressors.vectors.rabitq import RaBitQ
     from rarebit.compressors.vectors.scalar import Scalar
+    from rarebit.compressors.vectors.trellis import TrellisCode
+    from rarebit.compressors.vectors.variance import VarianceCode
 
 __all__ = [
     "Codec",
@@ -33,6 +35,8 @@ __all__ = [
     "RaBitQ",
     "Scalar",
     "SearchableCodec",
+    "TrellisCode",
+    "VarianceCode",
     "codec_named",
     "load_codec",
     "restore_codec",
@@ -44,6 +48,8 @@ _CLASSES = {
     "Int8": "int8",
     "RaBitQ": "rabitq",
     "Scalar": "scalar",
+    "TrellisCode": "trellis",
+    "VarianceCode": "variance",
 }
 """Class -> the file that holds it."""
 
@@ -53,6 +59,8 @@ _REGISTERED = {
     "int8": "Int8",
     "rabitq": "RaBitQ",
     "scalar": "Scalar",
+    "trellis": "TrellisCode",
+    "variance": "VarianceCode",
 }
 """The name that a codec or transform is saved under -> its class."""
 
@@ -62,6 +70,8 @@ _SPELLINGS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
     "int8": ("Int8", (), {}),
     "sq": ("Scalar", ("bits",), {}),
     "rabitq": ("RaBitQ", (), {}),
+    "trellis": ("TrellisCode", ("code_size",), {}),
+    "variance": ("VarianceCode", ("code_size",), {}),
 }
 """What users may write -> the class, what the numbers after the name mean (``48x8`` are two), and fixed arguments."""
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-from rarebit.arrays import Codes, Queries, Vectors, VectorsLike, as_vectors
+from rarebit.arrays import Codes, Prepared, Queries, Vectors, VectorsLike, as_vectors
 from rarebit.compressors.vectors.scanning import Scanner
 from rarebit.errors import CodecError, InputError, NotFittedError
 
@@ -163,6 +163,6 @@ class SearchableCodec(Codec):
     def scanner(self, codes: Codes) -> Scanner:
         """Lay codes out for search, in their order; it takes the queries that :meth:`prepare_queries` returns."""
 
-    def prepare_queries(self, queries: Queries) -> Queries:
+    def prepare_queries(self, queries: Queries) -> Prepared:
         """Turn (q, dim) queries into what the scanner takes; the identity unless the codec transforms them."""
         return queries

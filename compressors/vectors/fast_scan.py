@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, UInt8
 
-from rarebit.arrays import Codes, Mask, Queries, RowIdMatrix, RowIds, ScoreMatrix, Scores, Vector
+from rarebit.arrays import Codes, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix, Scores, Vector
 from rarebit.compressors.vectors.scanning import NOWHERE, Scanner
 
 NIBBLES = 16
@@ -68,7 +68,7 @@ class FastScan(Scanner):
         """Count the codes."""
         return int(self._index.ntotal)
 
-    def search(self, prepared: Queries, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+    def search(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Scan, or score the allowed places one by one where they are few."""
         scores = np.full((len(prepared), k), -np.inf, np.float32)
         places = np.full((len(prepared), k), NOWHERE, np.int64)
@@ -95,7 +95,7 @@ class FastScan(Scanner):
         values: Values = packed >> self._layout.shifts[rows] & np.uint8(NIBBLES - 1)
         return values
 
-    def _candidates(self, prepared: Queries, k: int, allowed: Mask | None) -> Iterator[RowIds]:
+    def _candidates(self, prepared: Prepared, k: int, allowed: Mask | None) -> Iterator[RowIds]:
         """Give, for each query, places that are worth an exact score: at least k of them, or all that are allowed."""
         available = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if available <= max(k, FEW if allowed is not None else 0):
@@ -106,7 +106,7 @@ class FastScan(Scanner):
         for query, found in zip(prepared, self._scanned(prepared, fetch), strict=True):
             yield self._enough(query, found, k, allowed)
 
-    def _enough(self, query: Vector, found: RowIds, k: int, allowed: Mask | None) -> RowIds:
+    def _enough(self, query: Vector, found: RowIds, k: int, allowed: Mask | None) -> npt.NDArray[np.int64]:
         """Keep the allowed places, and scan again for more where they are too few: the best may all be forbidden."""
         kept = found if allowed is None else found[allowed[found]]
         while len(kept) < k and len(found) < len(self):
@@ -114,7 +114,7 @@ class FastScan(Scanner):
             kept = found if allowed is None else found[allowed[found]]
         return kept
 
-    def _scanned(self, prepared: Queries, fetch: int) -> RowIdMatrix:
+    def _scanned(self, prepared: Prepared, fetch: int) -> RowIdMatrix:
         places: RowIdMatrix = self._index.search(np.ascontiguousarray(prepared[:, :-1]), min(fetch, len(self)))[1]
         return places
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rarebit.arrays import Mask, Queries, RowIdMatrix, ScoreMatrix
+from rarebit.arrays import Mask, Prepared, RowIdMatrix, ScoreMatrix
 
 NOWHERE = -1
 """The place in parts of a result that nothing fills; its score is minus infinity."""
@@ -30,7 +30,7 @@ class Scanner(ABC):
         """Count the codes."""
 
     @abstractmethod
-    def search(self, prepared: Queries, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+    def search(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Find the k best codes for each query.
 
         Args:
@@ -65,7 +65,7 @@ class FaissScanner(Scanner):
         """Count the codes."""
         return int(self._index.ntotal)
 
-    def search(self, prepared: Queries, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+    def search(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Let faiss scan the allowed codes."""
         import faiss
 

@@ -23,7 +23,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from rarebit.arrays import Codes, Mask, Queries, RowIdMatrix, RowIds, ScoreMatrix
+from rarebit.arrays import Codes, Mask, Prepared, Queries, RowIdMatrix, RowIds, ScoreMatrix
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.scanning import NOWHERE, Scanner
 from rarebit.errors import DamagedFileError
@@ -83,7 +83,7 @@ class Segment:
         found: npt.NDArray[np.intp] = places[self.row_ids[places] == wanted]
         return found
 
-    def search(self, prepared: Queries, k: int, allowed: RowIds | None) -> tuple[ScoreMatrix, RowIdMatrix] | None:
+    def search(self, prepared: Prepared, k: int, allowed: RowIds | None) -> tuple[ScoreMatrix, RowIdMatrix] | None:
         """Scan the codes of the living, allowed rows; None when there are none."""
         mask = self._mask(allowed)
         available = len(self.row_ids) if mask is None else int(np.count_nonzero(mask))

@@ -18,6 +18,8 @@ from rarebit.errors import DimensionError, VectorError
 Vector: TypeAlias = Float32[npt.NDArray[np.float32], "dim"]
 Vectors: TypeAlias = Float32[npt.NDArray[np.float32], "n dim"]
 Queries: TypeAlias = Float32[npt.NDArray[np.float32], "q dim"]
+Prepared: TypeAlias = Float32[npt.NDArray[np.float32], "q prepared"]
+"""Queries as a codec's scanner takes them."""
 Codes: TypeAlias = UInt8[npt.NDArray[np.uint8], "n code_size"]
 FineCodes: TypeAlias = UInt8[npt.NDArray[np.uint8], "n fine_code_size"]
 Scores: TypeAlias = Float32[npt.NDArray[np.float32], "n"]
