@@ -41,7 +41,7 @@ class Codec(ABC):
     name: ClassVar[str]
     """The name under which the codec is registered and saved."""
 
-    training_minimum: ClassVar[int] = 0
+    training_minimum: int = 0
     """How many vectors a good fit needs; 0 where nothing is learned from them."""
 
     lossless: ClassVar[bool] = False

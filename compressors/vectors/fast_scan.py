@@ -13,6 +13,7 @@ import numpy.typing as npt
 from jaxtyping import Float, UInt8
 
 from rarebit.arrays import Codes, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix, Scores, Vector
+from rarebit.compressors.vectors.factors import PackedFactors
 from rarebit.compressors.vectors.scanning import NOWHERE, Scanner
 
 NIBBLES = 16
@@ -48,10 +49,10 @@ class FastScan(Scanner):
     Args:
         codes: (n, (m + 1) // 2) two four-bit values a byte, as :func:`pack_nibbles` puts them.
         parts: m, how many four-bit values a code has.
-        factors: (n,) or None for 1.
+        factors: of n vectors: an array, or bytes that decode to one where they are asked for; None for 1.
     """
 
-    def __init__(self, codes: Codes, parts: int, factors: Factors | None = None) -> None:
+    def __init__(self, codes: Codes, parts: int, factors: Factors | PackedFactors | None = None) -> None:
         """Pack the codes."""
         self._index = _packed(codes, parts)
         self._bytes = _bytes_of(self._index)
@@ -174,7 +175,7 @@ def pack_nibbles(values: Values) -> Codes:
 def unpack_nibbles(codes: Codes, parts: int) -> Values:
     """Take (n, m) four-bit values out of (n, (m + 1) // 2) bytes."""
     values = np.stack([codes & (NIBBLES - 1), codes >> 4], axis=2)
-    unpacked: Values = values.reshape(len(codes), -1)[:, :parts]
+    unpacked: Values = values.reshape(len(codes), 2 * codes.shape[1])[:, :parts]
     return unpacked
 
 
