@@ -126,3 +126,7 @@ class LockedError(CollectionError, TimeoutError):
 
 class ClosedError(CollectionError):
     """The collection was used after ``close()``."""
+
+
+class CodecWarning(UserWarning):
+    """A codec does less than a simpler one would on the vectors that it was fitted on; not an error, and not in the tree."""
