@@ -240,7 +240,7 @@ def test_stats_counts_and_names_sizes(run: Run, run_json: RunJson) -> None:
     write("docs/a.md", KETTLE)
     run("index", "docs")
     found = run_json("stats")
-    assert (found["count"], found["dim"], found["codec"]) == (1, 48, "rabitq")
+    assert (found["count"], found["dim"], found["codec"]) == (1, 48, "trellis")
     lines = [line.split() for line in run("stats").splitlines()]
     assert ["count", "1"] in lines
     assert ["float32_per_vector", str(4 * 48)] in lines

@@ -1,8 +1,8 @@
 """Embeddings to codes: one file a codec, one protocol.
 
 A codec is given as an object, or named by a short text: ``"sq4"``, ``"trellis48"`` (48 bytes a vector), ``"pq48x8"`` (48 bytes
-of 8-bit sub-quantisers), ``"pca128,sq8"`` (stages, with commas between). The tables below are lazy: importing this package loads
-no codec, and so not faiss.
+of 8-bit sub-quantisers), ``"pca128,sq8"`` (stages, with commas between). The tables below are lazy: importing this package
+loads no codec, and so not faiss.
 """
 
 from __future__ import annotations
@@ -19,45 +19,86 @@ from rarebit.compressors.vectors.codec import ARRAYS_FILE, CONFIG_FILE, Codec, S
 from rarebit.errors import FormatVersionError, InputError
 
 if TYPE_CHECKING:
+    from rarebit.compressors.vectors.choosing import Choice, choose
     from rarebit.compressors.vectors.exact import Exact
     from rarebit.compressors.vectors.float16 import Float16
+    from rarebit.compressors.vectors.int4 import Int4
     from rarebit.compressors.vectors.int8 import Int8
+    from rarebit.compressors.vectors.matryoshka import Matryoshka
+    from rarebit.compressors.vectors.opq import OPQ
+    from rarebit.compressors.vectors.pca import PCA
+    from rarebit.compressors.vectors.pipeline import Pipeline
+    from rarebit.compressors.vectors.product import Product
     from rarebit.compressors.vectors.rabitq import RaBitQ
+    from rarebit.compressors.vectors.ranked_product import RankedProduct
+    from rarebit.compressors.vectors.recurrent_binary import RecurrentBinary
+    from rarebit.compressors.vectors.rotation import Rotation
     from rarebit.compressors.vectors.scalar import Scalar
     from rarebit.compressors.vectors.trellis import TrellisCode
     from rarebit.compressors.vectors.variance import VarianceCode
 
 __all__ = [
+    "OPQ",
+    "PCA",
+    "Choice",
     "Codec",
     "Exact",
     "Float16",
+    "Int4",
     "Int8",
+    "Matryoshka",
+    "Pipeline",
+    "Product",
     "RaBitQ",
+    "RankedProduct",
+    "RecurrentBinary",
+    "Rotation",
     "Scalar",
     "SearchableCodec",
     "TrellisCode",
     "VarianceCode",
+    "choose",
     "codec_named",
     "load_codec",
     "restore_codec",
 ]
 
 _CLASSES = {
+    "Choice": "choosing",
     "Exact": "exact",
     "Float16": "float16",
+    "Int4": "int4",
     "Int8": "int8",
+    "Matryoshka": "matryoshka",
+    "OPQ": "opq",
+    "PCA": "pca",
+    "Pipeline": "pipeline",
+    "Product": "product",
     "RaBitQ": "rabitq",
+    "RankedProduct": "ranked_product",
+    "RecurrentBinary": "recurrent_binary",
+    "Rotation": "rotation",
     "Scalar": "scalar",
     "TrellisCode": "trellis",
     "VarianceCode": "variance",
+    "choose": "choosing",
 }
-"""Class -> the file that holds it."""
+"""Class or function -> the file that holds it."""
 
 _REGISTERED = {
     "float32": "Exact",
     "float16": "Float16",
+    "int4": "Int4",
     "int8": "Int8",
+    "matryoshka": "Matryoshka",
+    "opq": "OPQ",
+    "pca": "PCA",
+    "pipeline": "Pipeline",
+    "product": "Product",
     "rabitq": "RaBitQ",
+    "ranked": "RankedProduct",
+    "recurrent": "RecurrentBinary",
+    "rotation": "Rotation",
     "scalar": "Scalar",
     "trellis": "TrellisCode",
     "variance": "VarianceCode",
@@ -67,9 +108,17 @@ _REGISTERED = {
 _SPELLINGS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
     "float32": ("Exact", (), {}),
     "float16": ("Float16", (), {}),
+    "int4": ("Int4", (), {}),
     "int8": ("Int8", (), {}),
+    "matryoshka": ("Matryoshka", ("out_dim",), {}),
+    "opq": ("OPQ", ("parts",), {}),
+    "pca": ("PCA", ("out_dim",), {}),
+    "pq": ("Product", ("code_size", "bits"), {}),
+    "rabitq": ("RaBitQ", ("bits",), {}),
+    "ranked": ("RankedProduct", ("code_size", "bits"), {}),
+    "recurrent": ("RecurrentBinary", ("code_size", "bits_per_dim"), {}),
+    "rotation": ("Rotation", (), {}),
     "sq": ("Scalar", ("bits",), {}),
-    "rabitq": ("RaBitQ", (), {}),
     "trellis": ("TrellisCode", ("code_size",), {}),
     "variance": ("VarianceCode", ("code_size",), {}),
 }
@@ -85,10 +134,11 @@ def codec_named(spelling: str) -> Codec:
         InputError: no codec is spelled so, or not with these numbers.
     """
     stages = [_stage(stage.strip(), spelling) for stage in str(spelling).split(",")]
-    codec = stages[-1]
-    if not isinstance(codec, Codec) or any(isinstance(stage, Codec) for stage in stages[:-1]):
-        raise InputError(f"got codec {spelling!r}, wanted any number of transforms and then one codec, with commas between")
-    return codec
+    if len(stages) > 1:
+        return registered("pipeline")(*stages)  # type: ignore[no-any-return]
+    if not isinstance(stages[0], Codec):
+        raise InputError(f"got codec {spelling!r}, which only transforms, wanted a codec behind it, as in '{spelling},sq8'")
+    return stages[0]
 
 
 def _stage(stage: str, spelling: str) -> Any:
@@ -99,7 +149,10 @@ def _stage(stage: str, spelling: str) -> Any:
     numbers = [int(number) for number in (matched["first"], matched["second"]) if number is not None]
     if len(numbers) > len(meanings):
         raise InputError(f"got codec {spelling!r}, wanted at most {len(meanings)} numbers after {matched['name']!r}")
-    return __getattr__(class_name)(**fixed, **dict(zip(meanings, numbers, strict=False)))
+    try:
+        return __getattr__(class_name)(**fixed, **dict(zip(meanings, numbers, strict=False)))
+    except TypeError as error:
+        raise InputError(f"got codec {spelling!r}, wanted a number after {matched['name']!r} ({meanings[0]})") from error
 
 
 def restore_codec(name: str, *, dim: int, config: Mapping[str, Any], learned: bytes) -> Codec:

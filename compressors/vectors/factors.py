@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32
 
-from rarebit.arrays import Codes, Vectors
+from rarebit.arrays import Codes, RowIds, Vectors
 
 Factors: TypeAlias = Float32[npt.NDArray[np.float32], "n"]
 
@@ -66,6 +66,24 @@ class FactorGrid:
             np.float32
         )
         return factors
+
+
+class PackedFactors:
+    """The factors of many vectors, kept in their bytes, and decoded where they are asked for."""
+
+    def __init__(self, grid: FactorGrid, codes: Codes) -> None:
+        """Keep (n, size) bytes."""
+        self._grid = grid
+        self._codes = np.ascontiguousarray(codes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self._codes.nbytes
+
+    def __getitem__(self, places: RowIds) -> Factors:
+        """Give the factors at some places."""
+        return self._grid.decode(self._codes[places])
 
 
 def factor_bytes(vectors: Vectors) -> int:

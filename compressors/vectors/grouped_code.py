@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int32, UInt8
 
 from rarebit.arrays import Codes, Prepared, Queries, Vector, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
-from rarebit.compressors.vectors.factors import FactorGrid, Factors, factor_bytes, least_squares
+from rarebit.compressors.vectors.factors import FactorGrid, Factors, PackedFactors, factor_bytes, least_squares
 from rarebit.compressors.vectors.fast_scan import NIBBLES, FastScan, pack_nibbles, unpack_nibbles
 from rarebit.compressors.vectors.scanning import Scanner
 from rarebit.compressors.vectors.spectrum import Axes, Spectrum
@@ -48,7 +48,7 @@ class GroupedCode(SearchableCodec):
         seed: of the sample and of what learning draws.
     """
 
-    training_minimum = 2048
+    training_minimum = 1024
 
     def __init__(self, code_size: int | None = None, seed: int = 0) -> None:
         """Create an unfitted codec."""
@@ -84,7 +84,7 @@ class GroupedCode(SearchableCodec):
     def scanner(self, codes: Codes) -> Scanner:
         """Lay the parts out for fast scan, and the factors beside them."""
         factors, values = self._split(codes)
-        return FastScan(values, self._parts, self._grid.decode(factors))
+        return FastScan(values, self._parts, PackedFactors(self._grid, factors))
 
     @abstractmethod
     def _grouping(self, spectrum: Spectrum, parts: int) -> tuple[npt.NDArray[np.intp], Groups]:

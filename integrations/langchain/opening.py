@@ -23,6 +23,8 @@ class CollectionSettings(TypedDict, total=False):
     metric: Metric | None
     codec: str | None
     fine: str | None
+    memory_per_vector: int | None
+    target_recall: float | None
     tokenizer: str | None
     training_minimum: int | None
     fingerprint: EmbeddingFingerprint | str | None

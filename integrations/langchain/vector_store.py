@@ -58,7 +58,8 @@ class RarebitVectorStore(SearchableStore):
             Texts handed to the embedding model at once.
         progress: bool
             Show a progress bar while embedding.
-        dim, metric, codec, fine, tokenizer, training_minimum, fingerprint, read_only, create, lock_timeout:
+        dim, metric, codec, fine, memory_per_vector, target_recall, tokenizer, training_minimum, fingerprint, read_only, create,
+        lock_timeout:
             Settings of the collection, explained at :meth:`rarebit.Collection.open`. The fingerprint is by default the name
             of the embedding model, where it can be known.
 

@@ -72,8 +72,11 @@ class RarebitVectorStore(BasePydanticVectorStore):
     batch_size: int = Field(default=BATCH_ROWS, ge=1, description="Nodes encoded and written at once.")
     progress: bool = Field(default=False, description="Show a progress bar while adding.")
     metric: str = Field(default="cosine", description="'cosine' or 'inner_product'.")
-    codec: str = Field(default="rabitq", description="Codec of the codes in memory.")
-    fine: str = Field(default="int8", description="Codec of the vectors on disk that re-rank.")
+    # None where they are chosen by measuring.
+    codec: str | None = Field(default=None, description="Codec of the codes in memory.")
+    fine: str | None = Field(default=None, description="Codec of the vectors on disk that re-rank.")
+    memory_per_vector: int | None = Field(default=None, description="Bytes of memory a row, to choose the codec for.")
+    target_recall: float | None = Field(default=None, description="Recall@10 to choose the codec for.")
     dim: int | None = Field(default=None, description="Dimension of the embeddings, if it was known when the store was opened.")
     tokenizer: str = Field(default="porter", description="Tokenizer of lexical search.")
     training_minimum: int | None = Field(default=None, description="Rows at which the codec is trained.")
@@ -94,6 +97,8 @@ class RarebitVectorStore(BasePydanticVectorStore):
         metric: Metric | None = None,
         codec: str | None = None,
         fine: str | None = None,
+        memory_per_vector: int | None = None,
+        target_recall: float | None = None,
         dim: int | None = None,
         tokenizer: str | None = None,
         training_minimum: int | None = None,
@@ -112,6 +117,8 @@ class RarebitVectorStore(BasePydanticVectorStore):
             metric: ``"cosine"`` (default) or ``"inner_product"``.
             codec: of the codes in memory; see :meth:`rarebit.Collection.open` for it and all that follow.
             fine: of the vectors on disk that re-rank.
+            memory_per_vector: instead of a codec, the bytes of memory that a row may take.
+            target_recall: instead of a codec, the recall to reach.
             dim: dimension of the embeddings; taken from the first ones added if left out.
             tokenizer: of lexical search.
             training_minimum: nodes at which the codec is trained.
@@ -128,6 +135,8 @@ class RarebitVectorStore(BasePydanticVectorStore):
             "metric": metric,
             "codec": codec,
             "fine": fine,
+            "memory_per_vector": memory_per_vector,
+            "target_recall": target_recall,
             "dim": dim,
             "tokenizer": tokenizer,
             "training_minimum": training_minimum,
@@ -136,7 +145,8 @@ class RarebitVectorStore(BasePydanticVectorStore):
             "lock_timeout": lock_timeout,
         }
         opened = Collection.open(**asked) if collection is None else _alone(collection, asked)
-        kept = {name: getattr(opened.settings, name) for name in asked if hasattr(opened.settings, name)}
+        chosen = ("codec", "fine") if opened.settings.is_chosen else ()
+        kept = {name: getattr(opened.settings, name) for name in asked if name not in chosen and hasattr(opened.settings, name)}
         own = {"include_embeddings": include_embeddings, "batch_size": batch_size, "progress": progress}
         fields = {**asked, **kept, **own, "path": None if opened.path is None else str(opened.path)}
         super().__init__(**fields)

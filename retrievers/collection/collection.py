@@ -18,6 +18,7 @@ from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter, matches, matches_everything
 from rarebit.retrievers.collection.ingest import Batch, Writer
 from rarebit.retrievers.collection.matching import Matcher
+from rarebit.retrievers.collection.recompression import Recompression
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.searching import Searches
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Metric, Settings
@@ -48,6 +49,8 @@ class Collection(Searches):
         metric: Metric | None = None,
         codec: str | None = None,
         fine: str | None = None,
+        memory_per_vector: int | None = None,
+        target_recall: float | None = None,
         tokenizer: str | None = None,
         training_minimum: int | None = None,
         fingerprint: EmbeddingFingerprint | str | None = None,
@@ -63,10 +66,15 @@ class Collection(Searches):
             path: of the file; None keeps the collection in memory.
             dim: dimension of the vectors; taken from the first ones added if left out.
             metric: ``"cosine"`` (default; vectors are kept at length 1) or ``"inner_product"`` (norms are kept).
-            codec: of the codes in memory: ``"rabitq"`` (default, dim / 8 + 8 bytes a vector), ``"sq4"``, ``"sq8"``,
-                ``"float16"`` or ``"float32"``.
-            fine: of the vectors on disk that re-rank: ``"int8"`` (default), ``"float16"``, ``"float32"`` or ``"none"``; by
-                default none for the codecs float16 and float32, which need no re-ranking.
+            codec: of the codes in memory: ``"trellis"`` (default, dim / 8 bytes a vector), ``"trellis24"`` (24 bytes),
+                ``"variance24"``, ``"rabitq"``, ``"pq24"``, ``"sq4"``, ``"sq8"``, ``"float16"``, ``"float32"``,
+                ``"pca128,sq8"``, or any other of :mod:`rarebit.compressors.vectors` that can be searched.
+            fine: of the vectors on disk that re-rank: ``"int8"`` (default), ``"int4"``, ``"float16"``, ``"float32"`` or
+                ``"none"``; by default none for the codecs float16 and float32, which need no re-ranking.
+            memory_per_vector: instead of a codec, the bytes that a row may take in memory, its row id (4) included: when there
+                is enough to train on, the codec that finds most is chosen, by measuring on held-out vectors.
+            target_recall: instead of a codec, recall@10 after re-ranking, from 0 to 1: the smallest code that reaches it is
+                chosen in the same way. With both, fine tier and candidates are chosen for the recall.
             tokenizer: of lexical search: ``"porter"`` (default: English stems), ``"unicode61"`` (whole words), ``"trigram"``.
             training_minimum: rows at which the codec is trained, in one step; until then answers are exact.
             fingerprint: of the embedding model, or its name; stored, and checked from then on.
@@ -84,10 +92,13 @@ class Collection(Searches):
             "metric": metric,
             "codec": codec,
             "fine": fine,
+            "memory_per_vector": memory_per_vector,
+            "target_recall": target_recall,
             "tokenizer": tokenizer,
             "training_minimum": training_minimum,
             "fingerprint": EmbeddingFingerprint.of(fingerprint),
         }
+        _check_one_way(codec, memory_per_vector, target_recall)
         wanted = Settings(**{name: value for name, value in asked.items() if value is not None})
         where = None if path is None else Path(path)
         storage = Storage(
@@ -160,7 +171,7 @@ class Collection(Searches):
                 for part, new in batch.parts(batch_size):
                     writer.write(part, new)
                     bar.update(len(new))
-        self._engine.learn_dimension(settings)
+        self._engine.learn_settings(writer.settings)
         return list(batch.ids)
 
     def check_fingerprint(self, fingerprint: EmbeddingFingerprint | str) -> None:
@@ -258,9 +269,48 @@ class Collection(Searches):
             codec=settings.codec,
             fine=str(settings.fine),
             trained=trained,
+            choice=settings.choice,
             memory=memory,
             disk={**disk, "file": self._engine.storage.file_bytes()},
         )
+
+    def recompress(
+        self,
+        *,
+        codec: str | None = None,
+        fine: str | None = None,
+        memory_per_vector: int | None = None,
+        target_recall: float | None = None,
+        queries: VectorsLike | None = None,
+        progress: bool = False,
+    ) -> Stats:
+        """Learn the code anew from the rows there are now, and encode every row in it; nothing is embedded again.
+
+        The collection stays in use: searches and writes of this and of other processes go on, and see the new code at once when
+        it is finished. A process that is killed leaves the old one.
+
+        Args:
+            codec: another codec, as in :meth:`open`.
+            fine: another fine tier, written from the one that is there: no finer than it was.
+            memory_per_vector: choose for another budget.
+            target_recall: choose for another target. With none of these, the same choice is made, or the same codec learned,
+                again.
+            queries: (q, dim) numbers, what users ask: measured with, and learned from where the codec can.
+            progress: show progress bars.
+
+        Returns:
+            The statistics afterwards, with what was chosen and measured.
+
+        Raises:
+            SettingsError: the collection keeps no fine tier, so its vectors are not known well enough.
+            CodecError: there is nothing to learn from, or a codec cannot have this size.
+        """
+        _check_one_way(codec, memory_per_vector, target_recall)
+        given = {"codec": codec, "fine": fine, "memory_per_vector": memory_per_vector, "target_recall": target_recall}
+        asked = {name: value for name, value in given.items() if value is not None}
+        prepared = None if queries is None else self._engine.prepared(queries)
+        Recompression(self._engine, asked, prepared, progress=progress).run()
+        return self.stats()
 
     def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a copy of the newest commit to another file, whole or not at all; the collection may be in use."""
@@ -314,3 +364,11 @@ class Collection(Searches):
         where = "in memory" if self.path is None else str(self.path)
         settings = self._engine.settings
         return f"<Collection {where}: dim={settings.dim}, metric={settings.metric}, codec={settings.codec}>"
+
+
+def _check_one_way(codec: str | None, memory_per_vector: int | None, target_recall: float | None) -> None:
+    if codec is not None and (memory_per_vector is not None or target_recall is not None):
+        raise InputError(
+            f"got codec={codec!r} together with memory_per_vector or target_recall, wanted one or the other: a codec, "
+            "or what to choose it by"
+        )

@@ -15,7 +15,7 @@ from rarebit.compressors.vectors import SearchableCodec
 from rarebit.retrievers.collection import rows
 from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection.code_index import CodeIndex
-from rarebit.retrievers.collection.ingest import stored_codec
+from rarebit.retrievers.collection.finest import stored_codec
 from rarebit.retrievers.collection.matching import RememberedMatches
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
 from rarebit.retrievers.collection.snapshot import SearchableSnapshot, Snapshot
@@ -41,6 +41,8 @@ class Engine:
         self._codec: tuple[int, SearchableCodec | None] = (0, None)
         try:
             self.settings = self._agreed_settings()
+            self.asked |= dict.fromkeys(settings_.CHANGEABLE)  # from here on the file says it
+            self._known = (0, self.settings)
         except BaseException:
             storage.close()
             raise
@@ -51,8 +53,8 @@ class Engine:
         """Give the newest commit, and keep it as it is until the block ends."""
         with self.storage.read() as connection:
             state = read_state(connection)
-            self._follow_settings(connection)
-            yield Snapshot(connection, self.settings, state, self._codec_at(connection, state), self.remembered)
+            settings = self._settings_at(connection, state)
+            yield Snapshot(connection, settings, state, self._codec_at(connection, state, settings), self.remembered)
 
     @contextmanager
     def searchable(self) -> Iterator[SearchableSnapshot]:
@@ -61,10 +63,10 @@ class Engine:
             # The commit is chosen by the first read, which the lock orders: views never go back.
             with self.index.lock:
                 state = read_state(connection)
-                self._follow_settings(connection)
-                codec = self._codec_at(connection, state)
+                settings = self._settings_at(connection, state)
+                codec = self._codec_at(connection, state, settings)
                 view = self.index.follow(connection, state, codec)
-            yield SearchableSnapshot(connection, self.settings, state, codec, self.remembered, view)
+            yield SearchableSnapshot(connection, settings, state, codec, self.remembered, view)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -105,10 +107,9 @@ class Engine:
         self.remembered.after_fork()
         self.storage.after_fork()
 
-    def learn_dimension(self, settings: Settings) -> None:
-        """Take over the dimension that a commit has fixed."""
-        if self.settings.dim is None:
-            self.settings = replace(self.settings, dim=settings.dim)
+    def learn_settings(self, settings: Settings) -> None:
+        """Take over the settings of a commit of this process: its dimension may be fixed now, its codec chosen."""
+        self.settings = settings
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as the path, or as the content of a collection in memory."""
@@ -134,17 +135,21 @@ class Engine:
             storage.deserialize(state["content"])
         self.__init__(storage, state["asked"])  # type: ignore[misc]
 
-    def _codec_at(self, connection: Connection, state: State) -> SearchableCodec | None:
+    def _codec_at(self, connection: Connection, state: State, settings: Settings) -> SearchableCodec | None:
         generation, codec = self._codec
         if generation != state.generation or codec is None:
-            codec = stored_codec(connection, self.settings)
+            codec = stored_codec(connection, settings)
             self._codec = (state.generation, codec)
         return codec
 
-    def _follow_settings(self, connection: Connection) -> None:
-        """Learn the dimension when somebody has added the first rows."""
-        if self.settings.dim is None:
-            self.settings = settings_.load(connection) or self.settings
+    def _settings_at(self, connection: Connection, state: State) -> Settings:
+        """Give the settings of a commit: the first rows fix the dimension, a new generation of codes may have other codecs."""
+        generation, settings = self._known
+        if generation != state.generation or settings.dim is None:
+            settings = settings_.load(connection) or self.settings
+            self._known = (state.generation, settings)
+            self.settings = settings
+        return settings
 
     def _agreed_settings(self) -> Settings:
         """Keep the settings at creation; later check what was asked for against them, and keep what was unknown."""

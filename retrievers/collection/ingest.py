@@ -5,23 +5,20 @@ Everything happens inside the caller's write transaction, so a call is kept whol
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from safetensors import SafetensorError
-
 from rarebit.arrays import Vectors, VectorsLike, as_vectors, normalized
-from rarebit.compressors.vectors import SearchableCodec, restore_codec
-from rarebit.compressors.vectors.exact import Exact
-from rarebit.errors import DamagedFileError, DuplicateIdError, InputError
-from rarebit.retrievers.collection import rows
+from rarebit.compressors.vectors import SearchableCodec
+from rarebit.errors import DuplicateIdError, InputError
+from rarebit.retrievers.collection import rows, training
 from rarebit.retrievers.collection.arguments import as_ids
+from rarebit.retrievers.collection.finest import stored_codec
 from rarebit.retrievers.collection.settings import Settings
-from rarebit.retrievers.collection.storage import Connection, read_state
+from rarebit.retrievers.collection.storage import Connection
 
 
 @dataclass(frozen=True)
@@ -65,56 +62,21 @@ class Writer:
     def __init__(self, connection: Connection, settings: Settings) -> None:
         """Write inside this connection's transaction."""
         self._connection = connection
-        self._settings = settings
-        self._codec = stored_codec(connection, settings)
+        codec = stored_codec(connection, settings)
+        assert codec is not None  # noqa: S101 -- the dimension is fixed before anything is written
+        self._use(settings, codec)
+
+    def _use(self, settings: Settings, codec: SearchableCodec) -> None:
+        self.settings, self._codec = settings, codec
         fine = settings.new_fine_codec()
-        self._fine = None if fine is None or settings.dim is None else fine.with_dim(settings.dim)
+        self._fine = None if fine is None else fine.with_dim(codec.dim)
 
     def write(self, vectors: Vectors, new: Sequence[rows.NewRow]) -> None:
         """Insert or replace rows; train afterwards if the minimum is reached."""
-        assert self._codec is not None  # noqa: S101
         fine = None if self._fine is None else self._fine.encode(vectors)
         rows.replace(self._connection, new, self._codec.encode(vectors), fine)
-        if self._should_train():
-            self._train()
-
-    def _should_train(self) -> bool:
-        wanted = self._settings.new_codec()
-        if not wanted.training_minimum or not isinstance(self._codec, Exact):
-            return False
-        minimum = self._settings.training_minimum or wanted.training_minimum
-        return read_state(self._connection).row_count >= minimum
-
-    def _train(self) -> None:
-        exact, connection = self._codec, self._connection
-        assert exact is not None  # noqa: S101
-        row_ids, codes = rows.codes_between(connection, 0, read_state(connection).next_row_id, exact.code_size, limit=-1)
-        vectors = exact.decode(codes)
-        trained = self._settings.new_codec().fit(vectors)
-        connection.execute("DELETE FROM codes")
-        rows.insert_codes(connection, "codes", row_ids.tolist(), trained.encode(vectors))
-        described = (1, trained.name, json.dumps(trained.config), trained.learned())
-        connection.execute("INSERT INTO codec VALUES (?, ?, ?, ?)", described)
-        connection.execute("UPDATE state SET generation = generation + 1")
-        self._codec = trained
-
-
-def stored_codec(connection: Connection, settings: Settings) -> SearchableCodec | None:
-    """Give the codec in which the codes are stored: the trained one, the exact one until then, None before the first row."""
-    if settings.dim is None:
-        return None
-    stored = connection.execute("SELECT name, config, learned FROM codec").fetchone()
-    if stored is None:
-        codec = settings.new_codec()
-        return Exact().with_dim(settings.dim) if codec.training_minimum else codec.with_dim(settings.dim)
-    name, config, learned = stored
-    try:
-        restored = restore_codec(name, dim=settings.dim, config=json.loads(config), learned=learned)
-    except (SafetensorError, InputError, KeyError, TypeError, ValueError) as error:
-        raise DamagedFileError(f"the codec {name!r} in the file cannot be read ({error}): restore it from a backup") from error
-    if not isinstance(restored, SearchableCodec):
-        raise DamagedFileError(f"the codec {name!r} in the file cannot be searched: restore it from a backup")
-    return restored
+        if training.is_due(self._connection, self.settings, self._codec):
+            self._use(*training.train(self._connection, self.settings, self._codec))
 
 
 def _counted(name: str, given: Iterable[Any], count: int) -> Sequence[Any]:

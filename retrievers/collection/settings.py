@@ -8,17 +8,23 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
 from rarebit.compressors.vectors import Codec, SearchableCodec, codec_named
+from rarebit.compressors.vectors.choosing import Choice
 from rarebit.errors import DamagedFileError, FingerprintError, FormatVersionError, InputError, SettingsError
-from rarebit.retrievers.collection.arguments import as_count
+from rarebit.retrievers.collection.arguments import as_count, as_share
 from rarebit.retrievers.collection.schema import LEXICAL
 from rarebit.retrievers.collection.storage import Connection
 
 Metric: TypeAlias = Literal["cosine", "inner_product"]
 METRICS = ("cosine", "inner_product")
+ROW_ID_BYTES = 4
+LEAST_MEMORY = ROW_ID_BYTES + 2
+"""The row id, and the smallest code: a byte for its factor and one for its parts."""
+
 NO_FINE = "none"
-FINE = ("int8", "float16", "float32", NO_FINE)
+FINE = ("int4", "int8", "float16", "float32", NO_FINE)
+DEFAULT_FINE = "int8"
 FINER = {"float32": (NO_FINE,), "float16": (NO_FINE, "float32")}
-"""The fine tiers that are finer than the codes, the default first; FINE for every codec that is not named."""
+"""The fine tiers that are finer than the codes, the default first; for every codec that is not named: FINE, by default int8."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,20 @@ class EmbeddingFingerprint:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a collection; ``dim`` is None until the first vectors come."""
+    """The settings of a collection; ``dim`` is None until the first vectors come.
+
+    ``choice`` is what was measured where the codec was chosen for ``memory_per_vector`` or ``target_recall``, and
+    ``candidates`` how many are re-ranked then. ``trained_rows`` is how many rows there were when the codec was last trained.
+    """
 
     metric: Metric = "cosine"
-    codec: str = "rabitq"
+    codec: str = "trellis"
     fine: str | None = None
+    memory_per_vector: int | None = None
+    target_recall: float | None = None
+    candidates: int | None = None
+    choice: Mapping[str, Any] | None = None
+    trained_rows: int = 0
     tokenizer: str = "porter"
     training_minimum: int | None = None
     dim: int | None = None
@@ -79,11 +94,33 @@ class Settings:
         _check_choice("tokenizer", self.tokenizer, tuple(LEXICAL))
         finer = FINER.get(self.codec, FINE)
         if self.fine is None:
-            object.__setattr__(self, "fine", finer[0])
+            object.__setattr__(self, "fine", DEFAULT_FINE if DEFAULT_FINE in finer else finer[0])
         _check_choice(f"codec={self.codec!r} and fine", self.fine, finer)
-        for name in ("dim", "training_minimum"):
+        for name, least in (("dim", 1), ("training_minimum", 1), ("memory_per_vector", LEAST_MEMORY)):
             given = getattr(self, name)
-            object.__setattr__(self, name, None if given is None else as_count(name, given, least=1))
+            object.__setattr__(self, name, None if given is None else as_count(name, given, least=least))
+        if self.target_recall is not None:
+            object.__setattr__(self, "target_recall", as_share("target_recall", self.target_recall))
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether the codec is chosen by measuring, at the time of training."""
+        return self.memory_per_vector is not None or self.target_recall is not None
+
+    @property
+    def code_bytes(self) -> int | None:
+        """Bytes of a code within the memory allowed; None where no limit was set."""
+        return None if self.memory_per_vector is None else self.memory_per_vector - ROW_ID_BYTES
+
+    @property
+    def fines(self) -> tuple[str, ...]:
+        """The fine tiers that may be chosen: the one that is set, or finer ones."""
+        return (NO_FINE,) if self.fine == NO_FINE else FINE[FINE.index(str(self.fine)) : -1]
+
+    def chosen(self, choice: Choice) -> Settings:
+        """Take over what was chosen."""
+        best = choice.chosen
+        return replace(self, codec=best.codec, fine=best.fine, candidates=best.candidates, choice=choice.as_dict())
 
     def new_codec(self) -> SearchableCodec:
         """Create the codec for the codes in memory, unfitted."""
@@ -95,6 +132,10 @@ class Settings:
     def new_fine_codec(self) -> Codec | None:
         """Create the codec of the fine tier, or None where there is no fine tier."""
         return None if self.fine in {None, NO_FINE} else codec_named(str(self.fine))
+
+
+CHANGEABLE = ("codec", "fine", "memory_per_vector", "target_recall")
+"""Settings that ``recompress`` changes."""
 
 
 def load(connection: Connection) -> Settings | None:
@@ -131,9 +172,10 @@ def reconciled(kept: Settings, asked: Mapping[str, Any], name: str) -> Settings:
         if wanted is None or setting == "fingerprint" or (setting == "dim" and own is None):
             continue
         if own != wanted:
+            change = "call recompress() to change it" if setting in CHANGEABLE else "make a new collection"
             raise SettingsError(
                 f"{name} was made with {setting}={own!r} and cannot be opened with {setting}={wanted!r}: "
-                "leave the setting out, or make a new collection"
+                f"leave the setting out, or {change}"
             )
     fingerprint = EmbeddingFingerprint.of(asked.get("fingerprint"))
     differences = kept.fingerprint.differences(fingerprint)

@@ -11,12 +11,13 @@ import numpy as np
 from pyroaring import BitMap64
 
 from rarebit.arrays import Queries, RowIdMatrix, ScoreMatrix, Vector, Vectors
-from rarebit.compressors.vectors import Codec, SearchableCodec
+from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.scanning import NOWHERE
-from rarebit.errors import DamagedFileError, MissingRowError
+from rarebit.errors import MissingRowError
 from rarebit.retrievers.collection import lexical, ranking, rows
 from rarebit.retrievers.collection.code_index import View
 from rarebit.retrievers.collection.filters import Filter
+from rarebit.retrievers.collection.finest import FinestVectors
 from rarebit.retrievers.collection.matching import RememberedMatches
 from rarebit.retrievers.collection.records import Hit
 from rarebit.retrievers.collection.settings import Settings
@@ -63,7 +64,7 @@ class Snapshot:
     def vectors(self, row_ids: Sequence[int]) -> Vectors:
         """Decode the finest vectors that are kept of these rows: (n, dim), in the order given."""
         each_once = sorted(set(row_ids))
-        return self._sorted_vectors(each_once)[np.searchsorted(each_once, row_ids)]
+        return self.finest.of(each_once)[np.searchsorted(each_once, row_ids)]
 
     def vectors_of(self, ids: Sequence[str]) -> Vectors:
         """Decode the vectors of ids; raises MissingRowError if one is missing."""
@@ -75,23 +76,10 @@ class Snapshot:
             )
         return self.vectors([found[key][0] for key in ids])
 
-    def _sorted_vectors(self, row_ids: Sequence[int]) -> Vectors:
-        """Decode the vectors of rows that are given in order, each once."""
-        if self.codec is None:
-            return np.empty((len(row_ids), 0), np.float32)
-        table, codec = ("codes", self.codec) if self.fine_codec is None else ("fine", self.fine_codec)
-        found, codes = rows.codes_of(self.connection, table, row_ids, codec.code_size)
-        if len(found) != len(row_ids):
-            raise DamagedFileError(f"{len(row_ids) - len(found)} rows have no vector in the file: restore it from a backup")
-        return codec.decode(codes)
-
     @cached_property
-    def fine_codec(self) -> Codec | None:
-        """The codec of the fine tier; None where there is none, or the codes themselves are exact, as before training."""
-        fine = self.settings.new_fine_codec()
-        if fine is None or self.codec is None or self.codec.lossless:
-            return None
-        return fine.with_dim(self.codec.dim)
+    def finest(self) -> FinestVectors:
+        """The vectors as the finest tier keeps them."""
+        return FinestVectors(self.connection, self.settings, self.codec)
 
 
 @dataclass(frozen=True)
@@ -104,8 +92,8 @@ class SearchableSnapshot(Snapshot):
         """Find the k rows with the highest cosine or inner product for each of (q, dim) queries."""
         allowed = self.matching(tree)
         allowed_ids = None if allowed is None else np.asarray(allowed.to_array(), dtype=np.uint64).astype(np.int64)
-        rerank = self.fine_codec is not None
-        wanted = candidates or max(FEWEST_CANDIDATES, CANDIDATES_PER_HIT * k)
+        rerank = self.finest.fine_codec is not None
+        wanted = candidates or max(self.settings.candidates or FEWEST_CANDIDATES, CANDIDATES_PER_HIT * k)
         fetched = min(max(k, wanted) if rerank and k else k, self.state.row_count)
         found: list[Ranking] = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
@@ -133,7 +121,7 @@ class SearchableSnapshot(Snapshot):
         """Score the candidates of several queries by their fine vectors, which are read once."""
         wanted = np.unique(candidates)
         wanted = wanted[wanted != NOWHERE]
-        vectors = self._sorted_vectors(wanted.tolist())
+        vectors = self.finest.of(wanted.tolist())
         reranked = []
         for query, row_ids in zip(queries, candidates, strict=True):
             own = np.sort(row_ids[row_ids != NOWHERE])

@@ -13,8 +13,10 @@ from rarebit.retrievers.collection.storage import Connection
 class Stats:
     """Sizes in bytes. ``memory`` is what the index keeps in the process, ``disk`` what the file holds.
 
-    ``memory``: codes; row_ids (with the marks of deletion); bitmaps (rows of the last filters); codec (learned arrays);
-    database (the whole of it, for a collection in memory). SQLite's page cache, at most 2 MB a connection, comes on top.
+    ``choice``: what the codec was chosen from and why, where it was chosen.
+    ``memory``: codes, as they are laid out for search; row_ids (with marks of deletion); bitmaps (rows of the last filters);
+    codec (learned arrays); database (the whole of it, for a collection in memory). SQLite's page cache, at most 2 MB a
+    connection, comes on top.
     ``disk``: codes, fine, text, metadata, ids are the content; file is the whole file with its indexes, lexical index and log.
     """
 
@@ -24,6 +26,7 @@ class Stats:
     codec: str
     fine: str
     trained: bool
+    choice: Mapping[str, Any] | None
     memory: Mapping[str, int]
     disk: Mapping[str, int]
 

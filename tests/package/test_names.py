@@ -23,8 +23,9 @@ FACE = {
         "__version__",
     ],
     "rarebit.compressors.vectors": [
-        *("SEARCHABLE", "Codec", "Exact", "Float16", "Int8", "RaBitQ", "Scalar", "SearchableCodec"),
-        *("codec_named", "load_codec", "restore_codec"),
+        *("Choice", "Codec", "Exact", "Float16", "Int4", "Int8", "Matryoshka", "OPQ", "PCA", "Pipeline", "Product", "RaBitQ"),
+        *("RankedProduct", "RecurrentBinary", "Rotation", "Scalar", "SearchableCodec", "TrellisCode", "VarianceCode"),
+        *("choose", "codec_named", "load_codec", "restore_codec"),
     ],
     "rarebit.integrations.langchain": ["RarebitRetriever", "RarebitTranslator", "RarebitVectorStore"],
     "rarebit.integrations.llama_index": ["RarebitVectorStore"],

@@ -9,7 +9,7 @@ import pytest
 from support.vectors import clustered, exact_ids
 
 from rarebit import Collection
-from rarebit.compressors.vectors.rabitq import RaBitQ
+from rarebit.compressors.vectors import TrellisCode
 
 
 def filled(count: int, path: Path | None = None, **settings: object) -> tuple[Collection, np.ndarray]:
@@ -42,7 +42,7 @@ def test_at_the_minimum_it_is_trained_once() -> None:
     collection.add(clustered(1, seed=5), ids=["last"])
     stats = collection.stats()
     assert stats.trained
-    assert stats.memory["codes"] == 1024 * (64 // 8 + 8)
+    assert stats.memory["codes"] == 1024 * 8 + 14 * 16 * 16 * 4
     generation = collection._engine.index._view.state.generation  # type: ignore[union-attr]
     collection.add(clustered(3000, seed=6))
     collection.search(vectors[0])
@@ -50,7 +50,8 @@ def test_at_the_minimum_it_is_trained_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("codec", "least"), [("float32", 1.0), ("float16", 0.99), ("sq8", 0.99), ("sq4", 0.99), ("rabitq", 0.99)]
+    ("codec", "least"),
+    [("float32", 1.0), ("float16", 0.99), ("sq8", 0.99), ("sq4", 0.99), ("rabitq", 0.99), ("variance", 0.98), ("pq8", 0.9)],
 )
 @pytest.mark.parametrize("metric", ["cosine", "inner_product"])
 def test_recall_with_reranking(codec: str, least: float, metric: str) -> None:
@@ -112,7 +113,7 @@ def test_training_that_fails_leaves_the_collection_as_it_was(tmp_path: Path, mon
         raise MemoryError("no room to train")
 
     with monkeypatch.context() as patched:
-        patched.setattr(RaBitQ, "_fit", fail)
+        patched.setattr(TrellisCode, "_fit", fail)
         with pytest.raises(MemoryError, match="no room"):
             collection.add(clustered(100, seed=3))
     assert collection.count() == 1000

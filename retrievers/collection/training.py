@@ -1,0 +1,116 @@
+"""Learning the code of a collection from its own rows.
+
+The first training is part of the write that reaches the minimum. A collection that has grown eightfold since is trained again
+in the same way, until the sample that codes are learned from is full: what came first need not be like what comes later.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+
+from rarebit.arrays import Codes, FineCodes, Queries, Vectors
+from rarebit.compressors.vectors import Codec, SearchableCodec
+from rarebit.compressors.vectors.choosing import choose
+from rarebit.compressors.vectors.exact import Exact
+from rarebit.retrievers.collection import settings as settings_
+from rarebit.retrievers.collection.finest import FinestVectors
+from rarebit.retrievers.collection.settings import Settings
+from rarebit.retrievers.collection.storage import Connection, read_state
+
+Codecs: TypeAlias = tuple[SearchableCodec, Codec | None]
+"""The codec of the codes, and that of the fine tier where it is to be written."""
+Encoded: TypeAlias = tuple[Codes, FineCodes | None]
+
+SAMPLE_ROWS = 65_536
+"""Rows that a code is learned from, drawn at random."""
+
+BATCH_ROWS = 8192
+GROWTH = 8
+"""How many times as many rows as at the last training call for another."""
+
+
+def is_due(connection: Connection, settings: Settings, codec: SearchableCodec) -> bool:
+    """Whether a write has brought so many rows that the codec should be trained."""
+    wanted = settings.new_codec()
+    if not wanted.training_minimum:
+        return False
+    count = read_state(connection).row_count
+    if isinstance(codec, Exact):
+        return count >= (settings.training_minimum or wanted.training_minimum)
+    vectors_are_kept = settings.new_fine_codec() is not None
+    return vectors_are_kept and 0 < settings.trained_rows < SAMPLE_ROWS and count >= GROWTH * settings.trained_rows
+
+
+def learned(
+    vectors: Vectors, settings: Settings, row_count: int, queries: Queries | None = None, *, progress: bool = False
+) -> tuple[Settings, SearchableCodec]:
+    """Choose the codec if it is to be chosen, and fit it; gives the settings with what was chosen."""
+    if settings.is_chosen:
+        settings = settings.chosen(
+            choose(
+                vectors,
+                code_bytes=settings.code_bytes,
+                target_recall=settings.target_recall,
+                queries=queries,
+                fine=settings.fines,
+                progress=progress,
+            )
+        )
+    codec = settings.new_codec().fit(vectors, queries, progress=progress)
+    return replace(settings, trained_rows=row_count), codec
+
+
+def sampled_ids(connection: Connection, seed: int = 0) -> list[int]:
+    """Draw row ids to learn from, in order."""
+    every = np.fromiter((row_id for (row_id,) in connection.execute("SELECT row_id FROM codes ORDER BY row_id")), np.int64)
+    drawn = np.random.default_rng(seed).permutation(len(every))[:SAMPLE_ROWS]
+    chosen: list[int] = every[np.sort(drawn)].tolist()
+    return chosen
+
+
+def train(connection: Connection, settings: Settings, codec: SearchableCodec) -> tuple[Settings, SearchableCodec]:
+    """Learn the code anew inside a write transaction, and encode every row in it."""
+    source = FinestVectors(connection, settings, codec)
+    chosen, trained = learned(source.of(sampled_ids(connection)), settings, read_state(connection).row_count)
+    fine = chosen.new_fine_codec()
+    new_fine = None if fine is None or chosen.fine == settings.fine else fine.with_dim(trained.dim)
+    last = 0
+    while row_ids := ids_after(connection, last):
+        last = row_ids[-1]
+        write_codes(connection, ("codes", "fine"), row_ids, encoded(source.of(row_ids), (trained, new_fine)))
+    if fine is None:
+        connection.execute("DELETE FROM fine")
+    take_over(connection, chosen, trained)
+    return chosen, trained
+
+
+def ids_after(connection: Connection, row_id: int) -> list[int]:
+    """Give the row ids of the next batch, in order."""
+    found = connection.execute("SELECT row_id FROM codes WHERE row_id > ? ORDER BY row_id LIMIT ?", (row_id, BATCH_ROWS))
+    return [row_id for (row_id,) in found]
+
+
+def encoded(vectors: Vectors, codecs: Codecs) -> Encoded:
+    """Give the codes and the fine codes; None for the fine codes where they stay as they are."""
+    codec, fine = codecs
+    return codec.encode(vectors), None if fine is None else fine.encode(vectors)
+
+
+def write_codes(connection: Connection, tables: tuple[str, str], row_ids: list[int], codes: Encoded) -> None:
+    """Write codes and fine codes into two tables; what is there under the row ids is replaced."""
+    for table, of_table in zip(tables, codes, strict=True):
+        if of_table is not None:
+            pairs = zip(row_ids, map(bytes, of_table), strict=True)
+            connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", pairs)
+
+
+def take_over(connection: Connection, settings: Settings, codec: SearchableCodec) -> None:
+    """Make a codec that of the collection, once every row is encoded in it."""
+    described = (1, codec.name, json.dumps(codec.config), codec.learned())
+    connection.execute("INSERT OR REPLACE INTO codec VALUES (?, ?, ?, ?)", described)
+    settings_.save(connection, settings)
+    connection.execute("UPDATE state SET generation = generation + 1")
