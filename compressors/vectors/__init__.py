@@ -106,6 +106,7 @@ _REGISTERED = {
 """The name that a codec or transform is saved under -> its class."""
 
 _SPELLINGS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
+    "distilled": ("TrellisCode", ("code_size",), {"distilled": True}),
     "float32": ("Exact", (), {}),
     "float16": ("Float16", (), {}),
     "int4": ("Int4", (), {}),

@@ -174,7 +174,7 @@ def pack_nibbles(values: Values) -> Codes:
 
 def unpack_nibbles(codes: Codes, parts: int) -> Values:
     """Take (n, m) four-bit values out of (n, (m + 1) // 2) bytes."""
-    values = np.stack([codes & (NIBBLES - 1), codes >> 4], axis=2)
+    values = np.stack([codes & np.uint8(NIBBLES - 1), codes >> np.uint8(4)], axis=2)
     unpacked: Values = values.reshape(len(codes), 2 * codes.shape[1])[:, :parts]
     return unpacked
 

@@ -147,7 +147,8 @@ class GroupedCode(SearchableCodec):
     def _decode(self, codes: Codes) -> Vectors:
         factors, packed = self._split(codes)
         points = self._points(unpack_nibbles(packed, self._parts))
-        vectors: Vectors = self._mean + self._grid.decode(factors)[:, np.newaxis] * (points @ self._axes.T)
+        vectors: Vectors = (points @ self._axes.T) * self._grid.decode(factors)[:, np.newaxis]
+        vectors += self._mean
         return vectors
 
     def _arrays(self) -> Arrays:

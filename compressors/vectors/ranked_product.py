@@ -29,6 +29,7 @@ from rarebit.compressors.vectors.fast_scan import FastScan, unpack_nibbles
 from rarebit.compressors.vectors.product import Product
 from rarebit.compressors.vectors.scanning import FaissScanner, Scanner
 from rarebit.compressors.vectors.spectrum import Spectrum
+from rarebit.compressors.vectors.yardstick import DOCUMENTS, FEWEST, FIRST, HELD_OUT, QUERIES, Yardstick, asked_of
 from rarebit.errors import CodecError, CodecWarning, InputError
 from rarebit.extras import require
 
@@ -36,24 +37,6 @@ PARTS_A_BYTE = {4: 2, 8: 1}
 
 SAMPLE = 65_536
 """Vectors that the start is learned from."""
-
-DOCUMENTS = 20_000
-"""Vectors of that sample that training ranks."""
-
-QUERIES = 6_000
-"""Queries at most that training ranks them for."""
-
-HELD_OUT = 500
-"""Queries at most that are kept out of training; at most one in four of those there are."""
-
-FEWEST = 512
-"""Vectors below which nothing is trained: a ranking among so few teaches nothing about others."""
-
-FEWEST_QUERIES = 64
-"""Given queries below which the documents' own vectors are used beside them."""
-
-FIRST = 10
-"""Places of which recall is measured."""
 
 NOISE = 0.01
 """How much lower than a plain product quantiser's a recall may be before a warning: 500 queries tell no smaller differences."""
@@ -63,8 +46,6 @@ MORE = 1.5
 
 BATCH = 8192
 """Vectors coded at once."""
-
-NOWHERE = -1
 
 MATRICES = ("mean", "encoder", "decoder", "nearest", "points")
 
@@ -248,9 +229,9 @@ class RankedProduct(SearchableCodec):
         require("torch", "models")
         from rarebit.compressors.vectors.ranked_training import Examples, Options, trained
 
-        asked, own = _asked(documents, queries, rng)
+        asked, own = asked_of(documents, queries, rng)
         held = min(HELD_OUT, len(asked) // 4)
-        yardstick = _Yardstick(documents, asked[:held], own[:held])
+        yardstick = Yardstick(documents, asked[:held], own[:held])
         examples = Examples(documents, asked[held : held + QUERIES], own[held : held + QUERIES])
         options = Options(
             self.distillation, self.constraint, self.query_transform, self.joint_negatives, seed=self.seed, steps=self.steps
@@ -327,42 +308,6 @@ class _Shifted(FaissScanner):
         scores, places = self._index.search(np.ascontiguousarray(prepared[:, :-1]), k, params=parameters)
         scores = np.where(places < 0, np.float32(-np.inf), scores + prepared[:, -1:])
         return scores, places
-
-
-class _Yardstick:
-    """Which documents queries should find, and how many of them they find in others."""
-
-    def __init__(self, documents: Vectors, queries: Queries, own: npt.NDArray[np.int64]) -> None:
-        self._queries, self._own = queries, own
-        self._wanted = self._first(documents)
-
-    def recall(self, rebuilt: Vectors) -> float:
-        """Give the share of the wanted that are found among the documents as decoded."""
-        found = self._first(rebuilt)
-        hits = (found[:, :, np.newaxis] == self._wanted[:, np.newaxis, :]).sum()
-        return float(hits) / self._wanted.size
-
-    def _first(self, documents: Vectors) -> npt.NDArray[np.int64]:
-        scores = self._queries @ documents.T
-        themselves = np.flatnonzero(self._own != NOWHERE)
-        scores[themselves, self._own[themselves]] = -np.inf
-        first: npt.NDArray[np.int64] = np.argpartition(-scores, FIRST, axis=1)[:, :FIRST]
-        return first
-
-
-def _asked(
-    documents: Vectors, queries: Queries | None, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Give queries in random order, with the documents that they themselves are, or -1."""
-    own = rng.permutation(len(documents))[: HELD_OUT + QUERIES]
-    if queries is None:
-        return documents[own], own
-    given = queries[rng.permutation(len(queries))[: HELD_OUT + QUERIES]]
-    nowhere = np.full(len(given), NOWHERE)
-    if len(given) >= FEWEST_QUERIES:
-        return given, nowhere
-    mixed = rng.permutation(len(given) + len(own))
-    return np.concatenate([given, documents[own]])[mixed], np.concatenate([nowhere, own])[mixed]
 
 
 def _start(sample: Vectors, parts: int, centroids: int, seed: int) -> Quantiser:

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int64
-from tqdm.auto import tqdm
 
 from rarebit.arrays import Queries, Vectors
+from rarebit.compressors.vectors.course import Course, best_looked_at
 from rarebit.compressors.vectors.ranked_losses import contrast, evenly_assigned, list_net, rank_pairs
 from rarebit.compressors.vectors.ranked_product import Quantiser
+from rarebit.compressors.vectors.yardstick import NOWHERE
 
 CANDIDATES = 100
 """Nearest documents by float score that each query brings into its batch."""
@@ -38,19 +38,8 @@ TEMPERATURE = 0.05
 CLOSENESS = 1e-4
 """Weight of the squared distance between documents and what their codes stand for, in the constrained clustering."""
 
-CHECK = 50
-"""Steps between two looks at the held-out queries."""
-
-PATIENCE = 3
-"""Looks without a gain after which training stops."""
-
 HIDDEN = -1e4
 """Score, in temperatures, of a query's own document, so that it is no candidate."""
-
-NOWHERE = -1
-
-Trained = TypeVar("Trained")
-Course_co = TypeVar("Course_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -88,42 +77,6 @@ def trained(
     """
     course = _Course(start, examples, options)
     return best_looked_at(start, course, options.steps, measure, progress=progress)
-
-
-def best_looked_at(
-    start: Trained, course: Course[Trained], steps: int, measure: Callable[[Trained], float], *, progress: bool
-) -> tuple[Trained, int]:
-    """Train, look now and then, and give the best of all looked at, the start included, and after how many steps it stood.
-
-    Args:
-        start: what training begins with.
-        course: what takes the steps.
-        steps: how many at most.
-        measure: recall on held-out queries; the higher, the better.
-        progress: whether to show a bar.
-    """
-    best, best_step, highest = start, 0, measure(start)
-    for step in tqdm(range(1, steps + 1), desc="training ranked codes", unit="step", disable=not progress):
-        course.step()
-        if step % CHECK and step != steps:
-            continue
-        now = course.look()
-        recall = measure(now)
-        if recall > highest:
-            best, best_step, highest = now, step, recall
-        if step - best_step >= PATIENCE * CHECK:
-            break
-    return best, best_step
-
-
-class Course(Protocol[Course_co]):
-    """Training, step by step."""
-
-    def step(self) -> None:
-        """Take one batch of queries."""
-
-    def look(self) -> Course_co:
-        """Give what has been trained so far, as a codec keeps it."""
 
 
 class _Student(torch.nn.Module):
@@ -176,7 +129,7 @@ class _Student(torch.nn.Module):
         return evenly_assigned(distances).T
 
 
-class _Course:
+class _Course(Course[Quantiser]):
     """The state of training: student, optimiser, and whose candidates are what."""
 
     def __init__(self, start: Quantiser, examples: Examples, options: Options) -> None:

@@ -206,7 +206,8 @@ class RecurrentBinary(SearchableCodec):
         new, before = as_vectors(new_vectors), as_vectors(old_vectors, dim=old.dim)
         if len(new) != len(before) or len(new) == 0:
             raise InputError(f"got {len(new)} new and {len(before)} old vectors, wanted one of each for every text")
-        codec = cls(**old.config | {"code_size": old.code_size})
+        settings: dict[str, Any] = {**old.config, "code_size": old.code_size}
+        codec = cls(**settings)
         codec._dim = new.shape[1]
         codec._fit_compatible(old, new, before, progress=progress)
         return codec

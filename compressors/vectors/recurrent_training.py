@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from rarebit.compressors.vectors.codec import Arrays
+from rarebit.compressors.vectors.course import Course, best_looked_at
 from rarebit.compressors.vectors.recurrent_binary import Examples, Floats, transform_inputs
 
 QUERIES, NEIGHBOURS, NEAREST = 64, 15, 50
@@ -32,8 +32,8 @@ POSITIVES, HARDEST = 3, 5
 RATE, BRANCH_RATE = 0.006, 3e-5
 """Adam's steps: of linear maps relative to their root mean square, and of the branches, which start at zero."""
 
-WARM_UP, CHECK, PATIENCE = 20, 50, 3
-"""Steps over which the rate grows, steps between looks at the held-out vectors, and looks without gain before the end."""
+WARM_UP = 20
+"""Steps over which the rate grows."""
 
 MASKED = -1e4
 
@@ -50,28 +50,39 @@ def trained(
         measure: recall on held-out vectors; the higher, the better.
         progress: whether to show a bar.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rng = np.random.default_rng(config["seed"])
-    network = _Network(start, config, rng).to(device)
-    batches = _Batches(examples, start, rng, device)
-    optimiser = torch.optim.Adam(_groups(network))
-    rates = [group["lr"] for group in optimiser.param_groups]
-    best, highest, looks = start, measure(start), 0
-    for step in tqdm(range(config["steps"]), desc="recurrent codes", disable=not progress):
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * min(1, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / config["steps"])) / 2
-        optimiser.zero_grad()
-        batches.loss(network, config["loss"]).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        if (step + 1) % CHECK == 0 or step + 1 == config["steps"]:
-            now = network.exported(start)
-            recall = measure(now)
-            looks = 0 if recall > highest else looks + 1
-            if recall > highest:
-                best, highest = now, recall
-            if looks == PATIENCE:
-                break
-    return best
+    course = _Course(start, examples, config)
+    return best_looked_at(start, course, config["steps"], measure, progress=progress)[0]
+
+
+class _Course(Course[Arrays]):
+    """The state of training: network, optimiser and batches."""
+
+    def __init__(self, start: Arrays, examples: Examples, config: Mapping[str, Any]) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        rng = np.random.default_rng(config["seed"])
+        self._start, self._loss = start, config["loss"]
+        self._network = _Network(start, config, rng).to(device)
+        self._batches = _Batches(examples, start, rng, device)
+        self._optimizer = torch.optim.Adam(_groups(self._network))
+        self._schedule = _rising_and_falling(self._optimizer, config["steps"])
+
+    def step(self) -> None:
+        """Take one batch of queries."""
+        self._optimizer.zero_grad()
+        self._batches.loss(self._network, self._loss).backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._schedule.step()
+
+    def look(self) -> Arrays:
+        """Give the state as it is now."""
+        return self._network.exported(self._start)
+
+
+def _rising_and_falling(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Let the size of an optimiser's steps grow evenly at first, and fall as a cosine does."""
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
+    )
 
 
 class _Batches:
@@ -224,7 +235,7 @@ class _Branch(nn.Module):
             "second": np.zeros((hidden, shape[1]), np.float32),
         }
         for part, fresh in arrays.items():
-            self.register_parameter(part, nn.Parameter(torch.from_numpy(state.get(f"{name}.{part}", fresh).copy())))
+            self.register_parameter(part, nn.Parameter(torch.from_numpy(np.array(state.get(f"{name}.{part}", fresh)))))
         self.norm = None if known else nn.BatchNorm1d(hidden)
 
     first: Tensor

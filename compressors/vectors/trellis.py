@@ -5,23 +5,27 @@ group too, so a group is approximated by two parts, in 256 ways instead of 16, a
 of parts is found exactly, as the shortest path through a trellis of 16 states (trellis-coded quantisation: Marcellin and
 Fischer, 1990). Since the parts still only add up, search is that of a product quantiser; only the codes are better.
 
-The tables are learned by alternating, as k-means does: encode a sample, then fit the tables by least squares.
+The tables are learned by alternating, as k-means does: encode a sample, then fit the tables by least squares. A distilled code
+keeps them for encoding, and reads codes with others that are trained to rank (:mod:`.trellis_training`).
 """
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Int64
 from tqdm.auto import tqdm
 
+from rarebit.arrays import Codes, Prepared, Queries, Vectors
 from rarebit.compressors.vectors.codec import Arrays
 from rarebit.compressors.vectors.grouped_code import GroupedCode, Groups, InAxes, InOneRow, Tables, Values
-from rarebit.compressors.vectors.spectrum import Rates, Spectrum
+from rarebit.compressors.vectors.spectrum import Axes, Rates, Spectrum
 from rarebit.compressors.vectors.viterbi import STATES, Trellis
+from rarebit.extras import require
 
 ROUNDS = ((4096, 16), (16_384, 8), (49_152, 4))
 """Vectors that the tables are learned from and how many times, at first few and often."""
@@ -33,6 +37,9 @@ FIRST_STEP = 0.3
 """Size of the random tables that carry over at first, as a share of what the groups' own tables leave over."""
 
 KMEANS_ROUNDS = 10
+
+READING = "reading_"
+"""Before the names of the arrays that a distilled code reads with."""
 
 Points: TypeAlias = Float32[npt.NDArray[np.float32], "n width"]
 """Vectors along the axes of one group."""
@@ -46,15 +53,52 @@ class TrellisCode(GroupedCode):
     Args:
         code_size: bytes a vector; by default one bit a dimension. One byte of it is the factor, two where the vectors' lengths
             differ.
-        seed: of the sample and of the first tables.
+        seed: of the sample, of the first tables and of distillation.
+        distilled: train what codes stand for until their scores rank as the float ones do. That takes less than a minute more,
+            and the extra ``models`` (torch); a fitted or loaded codec does not need it. Below 512 vectors nothing is trained.
+
+    ``fit(vectors, queries)``: distillation ranks the vectors for these queries, or else for the vectors themselves. What it
+    gives is kept only if held-out queries find more with it. Codes are the same with and without; those that are distilled
+    score better, and decode to vectors that are meant for scores and lie a little farther from the ones encoded.
     """
 
     name = "trellis"
 
-    def __init__(self, code_size: int | None = None, seed: int = 0) -> None:
+    def __init__(self, code_size: int | None = None, seed: int = 0, *, distilled: bool = False) -> None:
         """Create an unfitted codec."""
         super().__init__(code_size, seed)
+        self.distilled = distilled
         self._carried: Tables
+        self._reading: TrellisCode | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().config, "distilled": self.distilled}
+
+    def prepare_queries(self, queries: Queries) -> Prepared:
+        """Give the tables of (q, dim) queries: what each value of each part adds to the score, and last the mean's share."""
+        return super().prepare_queries(queries) if self._reading is None else self._reading.prepare_queries(queries)
+
+    def read_with(self, axes: Axes, own: Tables, carried: Tables) -> TrellisCode:
+        """Give a code that reads what this one writes with other axes (rounded as they are saved) and tables."""
+        reading = copy(self)
+        reading._axes, reading._reading = axes.astype(np.float16).astype(np.float32), None
+        reading._take(own, carried)
+        return reading
+
+    def _fit(self, vectors: Vectors, queries: Queries | None, *, progress: bool) -> None:
+        if self.distilled:
+            require("torch", "models")
+        self._reading = None
+        super()._fit(vectors, queries, progress=progress)
+        if self.distilled:
+            from rarebit.compressors.vectors.trellis_training import distilled
+
+            self._reading = distilled(self, vectors, queries, progress=progress)
+
+    def _decode(self, codes: Codes) -> Vectors:
+        return super()._decode(codes) if self._reading is None else self._reading._decode(codes)
 
     def _grouping(self, spectrum: Spectrum, parts: int) -> tuple[npt.NDArray[np.intp], Groups]:
         rates = spectrum.rates(4 * parts)
@@ -82,15 +126,22 @@ class TrellisCode(GroupedCode):
         return super()._table(query) + carried.ravel()
 
     def _arrays(self) -> Arrays:
-        return {**super()._arrays(), "carried": self._carried}
+        arrays = {**super()._arrays(), "carried": self._carried}
+        if self._reading is not None:
+            read = self._reading._arrays()
+            arrays |= {READING + name: read[name] for name in ("axes", "own", "carried")}
+        return arrays
 
     def _restore(self, arrays: Arrays) -> None:
         super()._restore(arrays)
         self._carried = arrays["carried"]
+        if READING + "axes" in arrays:
+            axes, own, carried = (arrays[READING + name].astype(np.float32) for name in ("axes", "own", "carried"))
+            self._reading = self.read_with(axes, own, carried)
 
     def _take(self, own: Tables, carried: Tables) -> None:
         self._own, self._carried = own, carried
-        self.__dict__.pop("_trellis", None)
+        vars(self).pop("_trellis", None)
 
     @cached_property
     def _trellis(self) -> Trellis:

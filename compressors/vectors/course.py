@@ -1,0 +1,73 @@
+"""The loop in which every codec that needs torch is trained: steps, looks at held-out queries, and the best of what was seen.
+
+Steps are the same for the same seed: where torch has a faster operation whose result depends on the order in which threads come
+to it, the slower one is used.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+import torch
+from tqdm.auto import tqdm
+
+CHECK = 50
+"""Steps between two looks at the held-out queries."""
+
+PATIENCE = 3
+"""Looks without a gain after which training stops."""
+
+Trained = TypeVar("Trained")
+
+
+class Course(ABC, Generic[Trained]):
+    """Training, step by step."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Take one batch of queries."""
+
+    @abstractmethod
+    def look(self) -> Trained:
+        """Give what has been trained so far, as a codec keeps it."""
+
+
+def best_looked_at(
+    start: Trained, course: Course[Trained], steps: int, measure: Callable[[Trained], float], *, progress: bool
+) -> tuple[Trained, int]:
+    """Train, look now and then, and give the best of all looked at, the start included, and after how many steps it stood.
+
+    Args:
+        start: what training begins with.
+        course: what takes the steps.
+        steps: how many at most.
+        measure: recall on held-out queries; the higher, the better.
+        progress: whether to show a bar.
+    """
+    best, best_step, highest = start, 0, measure(start)
+    with reproducible():
+        for step in tqdm(range(1, steps + 1), desc="training codes", unit="step", disable=not progress):
+            course.step()
+            if step % CHECK and step != steps:
+                continue
+            now = course.look()
+            recall = measure(now)
+            if recall > highest:
+                best, best_step, highest = now, step, recall
+            if step - best_step >= PATIENCE * CHECK:
+                break
+    return best, best_step
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Let torch take operations whose results do not depend on threads, where it has them; a warning says where not."""
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
