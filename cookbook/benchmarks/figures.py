@@ -20,7 +20,8 @@ from jaxtyping import Float64
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 
-Sample: TypeAlias = Float64[npt.NDArray[np.float64], "n"]
+Sample: TypeAlias = Float64[npt.NDArray[np.float64], "n *values"]
+"""One value a query, or some that the statistic makes one of."""
 Statistic: TypeAlias = Callable[..., Any]
 """A function of an array that takes ``axis``, as numpy's do."""
 
@@ -72,7 +73,7 @@ def bootstrap(sample: Sample, statistic: Statistic = np.mean, *, seed: int = 0) 
     """Bound a statistic by the bootstrap.
 
     Args:
-        sample: (n,) one value a query, at least one.
+        sample: (n,) one value a query, at least one query; or (n, m) for a statistic of m values.
         statistic: of the values, taking ``axis``.
         seed: of the draws.
 
