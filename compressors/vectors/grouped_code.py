@@ -8,11 +8,12 @@ factor, which the kernel does not know, is applied when the candidates that it f
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int, Int32, UInt8
 
 from rarebit.arrays import Codes, Prepared, Queries, Vector, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
@@ -28,6 +29,9 @@ LARGEST_SAMPLE = 65_536
 BATCH = 8192
 """Vectors encoded at once."""
 
+LEAST = 4
+"""Bytes a vector that are taken without being asked for, also where one bit a dimension is less."""
+
 InAxes: TypeAlias = Float32[npt.NDArray[np.float32], "n axes"]
 """Centred vectors in the principal axes, those of one group side by side."""
 InOneRow: TypeAlias = Float32[npt.NDArray[np.float32], "axes"]
@@ -37,14 +41,41 @@ Tables: TypeAlias = Float32[npt.NDArray[np.float32], "axes 16"]
 Groups: TypeAlias = Int32[npt.NDArray[np.int32], "axes"]
 """The group of each axis, ascending; there may be groups without axes."""
 Values: TypeAlias = UInt8[npt.NDArray[np.uint8], "n parts"]
+Axis: TypeAlias = Int[npt.NDArray[np.signedinteger[Any]], "axes"]
+Part: TypeAlias = Int[npt.NDArray[np.signedinteger[Any]], "axes"]
+
+
+class ScoreTable:
+    """Makes what each value of each part adds to a query's score.
+
+    Args:
+        axis: of each line of entries.
+        part: whose values the line belongs to.
+        entries: (lines, 16) what the values stand for.
+        parts: how many there are; one without lines adds nothing.
+    """
+
+    def __init__(self, axis: Axis, part: Part, entries: Tables, parts: int) -> None:
+        """Sort the lines by their parts, once for all queries."""
+        order = np.argsort(part, kind="stable")
+        self._axis, self._entries, self._parts = axis[order], entries[order], parts
+        self._starts = np.flatnonzero(np.diff(part[order], prepend=-1))
+        self._filled = part[order][self._starts]
+
+    def of(self, in_axes: InOneRow) -> Vector:
+        """Give the table of a query in the principal axes: (16 * parts,)."""
+        sums = np.zeros((self._parts, NIBBLES), np.float32)
+        if len(self._starts):
+            sums[self._filled] = np.add.reduceat(in_axes[self._axis, np.newaxis] * self._entries, self._starts, axis=0)
+        return sums.ravel()
 
 
 class GroupedCode(SearchableCodec):
     """A four-bit part for each group of principal axes, and a factor.
 
     Args:
-        code_size: bytes a vector; by default one bit a dimension. One byte of it is the factor, two where the vectors' lengths
-            differ.
+        code_size: bytes a vector; by default one bit a dimension, and at least 4 bytes. One byte of it is the factor, two
+            where the vectors' lengths differ.
         seed: of the sample and of what learning draws.
     """
 
@@ -72,13 +103,14 @@ class GroupedCode(SearchableCodec):
     @property
     def code_size(self) -> int:
         """Bytes a vector."""
-        return self._asked or max(2, self.dim // 8)
+        return self._asked or max(LEAST, self.dim // 8)
 
     def prepare_queries(self, queries: Queries) -> Prepared:
         """Give the tables of (q, dim) queries: what each value of each part adds to the score, and last the mean's share."""
-        in_axes, means = queries @ self._axes, queries @ self._mean
-        rows = [np.append(self._table(row), mean) for row, mean in zip(in_axes, means, strict=True)]
-        prepared: Prepared = np.array(rows, dtype=np.float32).reshape(len(queries), NIBBLES * self._parts + 1)
+        prepared: Prepared = np.empty((len(queries), NIBBLES * self._parts + 1), np.float32)
+        prepared[:, -1] = queries @ self._mean
+        for row, in_axes in zip(prepared, queries @ self._axes, strict=True):
+            row[:-1] = self._table.of(in_axes)
         return prepared
 
     def scanner(self, codes: Codes) -> Scanner:
@@ -103,17 +135,17 @@ class GroupedCode(SearchableCodec):
         points: InAxes = self._own[np.arange(len(self._own)), values[:, self._groups]]
         return points
 
-    def _table(self, query: InOneRow) -> npt.NDArray[np.float32]:
-        """Give what each value of each part adds to a query's score: (16 * parts,)."""
-        return self._summed(query[:, np.newaxis] * self._own, self._groups).ravel()
+    def _entries(self) -> tuple[Axis, Part, Tables]:
+        """Give what values stand for, line by line: along which axis, of which part."""
+        return np.arange(len(self._own)), self._groups, self._own
 
-    def _summed(self, entries: Tables, groups: Groups) -> Float32[npt.NDArray[np.float32], "parts 16"]:
-        """Sum the entries of the axes of each group; groups ascend."""
-        sums = np.zeros((self._parts, NIBBLES), np.float32)
-        if len(groups):
-            starts = np.flatnonzero(np.diff(groups, prepend=-1))
-            sums[groups[starts]] = np.add.reduceat(entries, starts, axis=0)
-        return sums
+    @cached_property
+    def _table(self) -> ScoreTable:
+        return ScoreTable(*self._entries(), self._parts)
+
+    def _tables_changed(self) -> None:
+        """Forget what was derived from the tables; to be called when they are exchanged."""
+        vars(self).pop("_table", None)
 
     @property
     def _parts(self) -> int:
@@ -124,7 +156,7 @@ class GroupedCode(SearchableCodec):
         rng = np.random.default_rng(self.seed)
         sample = vectors[rng.permutation(len(vectors))[:LARGEST_SAMPLE]]
         self._grid = FactorGrid(1, 2, factor_bytes(sample))
-        if not 0 < self._parts <= 2 * self.dim:
+        if self._parts < 1 or (self._asked is not None and self._parts > 2 * self.dim):
             least = self._grid.size + 1
             raise CodecError(
                 f"got code_size={self.code_size} for vectors of dimension {self.dim}, wanted {least} to "
@@ -137,6 +169,7 @@ class GroupedCode(SearchableCodec):
         self._axes = np.ascontiguousarray(spectrum.axes[:, chosen]).astype(np.float16).astype(np.float32)
         in_axes = self._in_axes(sample)
         self._learn(in_axes, rng, progress=progress)
+        self._tables_changed()
         self._grid = FactorGrid.fit(self._coded(in_axes)[1], self._grid.size)
 
     def _encode(self, vectors: Vectors) -> Codes:

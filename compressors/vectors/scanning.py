@@ -42,6 +42,10 @@ class Scanner(ABC):
             Estimated inner products (q, k), descending, and places (q, k): ``-inf`` and ``NOWHERE`` beyond the last found.
         """
 
+    def candidates(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+        """Find k codes to be scored again by finer vectors: as :meth:`search`, but with rougher scores where that is faster."""
+        return self.search(prepared, k, allowed)
+
 
 class FaissScanner(Scanner):
     """A faiss index that takes selectors, and gives inner products.

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from rarebit.arrays import Codes, Prepared, Queries, Vectors
 from rarebit.compressors.vectors.codec import Arrays
-from rarebit.compressors.vectors.grouped_code import GroupedCode, Groups, InAxes, InOneRow, Tables, Values
+from rarebit.compressors.vectors.grouped_code import Axis, GroupedCode, Groups, InAxes, Part, Tables, Values
 from rarebit.compressors.vectors.spectrum import Axes, Rates, Spectrum
 from rarebit.compressors.vectors.viterbi import STATES, Trellis
 from rarebit.extras import require
@@ -51,8 +51,8 @@ class TrellisCode(GroupedCode):
     """Principal axes in groups that deserve four bits each; each part also adds to the next group; one factor.
 
     Args:
-        code_size: bytes a vector; by default one bit a dimension. One byte of it is the factor, two where the vectors' lengths
-            differ.
+        code_size: bytes a vector; by default one bit a dimension, and at least 4 bytes. One byte of it is the factor, two
+            where the vectors' lengths differ.
         seed: of the sample, of the first tables and of distillation.
         distilled: train what codes stand for until their scores rank as the float ones do. That takes less than a minute more,
             and the extra ``models`` (torch); a fitted or loaded codec does not need it. Below 512 vectors nothing is trained.
@@ -120,10 +120,14 @@ class TrellisCode(GroupedCode):
         points: InAxes = super()._points(values) + carried
         return points
 
-    def _table(self, query: InOneRow) -> npt.NDArray[np.float32]:
-        late = self._groups > 0
-        carried = self._summed(query[late, np.newaxis] * self._carried[late], self._groups[late] - 1)
-        return super()._table(query) + carried.ravel()
+    def _entries(self) -> tuple[Axis, Part, Tables]:
+        axis, part, own = super()._entries()
+        late = np.flatnonzero(self._groups > 0)
+        return np.append(axis, late), np.append(part, part[late] - 1), np.concatenate([own, self._carried[late]])
+
+    def _tables_changed(self) -> None:
+        super()._tables_changed()
+        vars(self).pop("_trellis", None)
 
     def _arrays(self) -> Arrays:
         arrays = {**super()._arrays(), "carried": self._carried}
@@ -141,7 +145,7 @@ class TrellisCode(GroupedCode):
 
     def _take(self, own: Tables, carried: Tables) -> None:
         self._own, self._carried = own, carried
-        vars(self).pop("_trellis", None)
+        self._tables_changed()
 
     @cached_property
     def _trellis(self) -> Trellis:

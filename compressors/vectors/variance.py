@@ -30,8 +30,8 @@ class VarianceCode(GroupedCode):
     """Principal axes rounded to Lloyd-Max levels, with the bits that the variance of each is worth, and one factor.
 
     Args:
-        code_size: bytes a vector; by default one bit a dimension. One byte of it is the factor, two where the vectors' lengths
-            differ.
+        code_size: bytes a vector; by default one bit a dimension, and at least 4 bytes. One byte of it is the factor, two
+            where the vectors' lengths differ.
         seed: of the sample.
     """
 

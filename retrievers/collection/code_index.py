@@ -30,7 +30,7 @@ from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import rows
 from rarebit.retrievers.collection.storage import Connection, State
 
-SEGMENT_ROWS = 65_536
+SEGMENT_ROWS = 262_144
 """Rows read at once, and the size from which a segment is not merged any more."""
 
 MOST_DEAD = 0.2
@@ -83,13 +83,16 @@ class Segment:
         found: npt.NDArray[np.intp] = places[self.row_ids[places] == wanted]
         return found
 
-    def search(self, prepared: Prepared, k: int, allowed: RowIds | None) -> tuple[ScoreMatrix, RowIdMatrix] | None:
+    def search(
+        self, prepared: Prepared, k: int, allowed: RowIds | None, *, rough: bool
+    ) -> tuple[ScoreMatrix, RowIdMatrix] | None:
         """Scan the codes of the living, allowed rows; None when there are none."""
         mask = self._mask(allowed)
         available = len(self.row_ids) if mask is None else int(np.count_nonzero(mask))
         if not available:
             return None
-        scores, places = self.scanner.search(prepared, min(k, available), mask)
+        scan = self.scanner.candidates if rough else self.scanner.search
+        scores, places = scan(prepared, min(k, available), mask)
         row_ids = self.row_ids[places].astype(np.int64)
         row_ids[places < 0] = NOWHERE
         return scores, row_ids
@@ -127,13 +130,16 @@ class View:
         """Bytes of the row ids and the marks of deletion."""
         return sum(segment.nbytes for segment in self.segments)
 
-    def search(self, queries: Queries, k: int, allowed: RowIds | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+    def search(
+        self, queries: Queries, k: int, allowed: RowIds | None = None, *, rough: bool = False
+    ) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Find the k best codes for each query.
 
         Args:
             queries: (q, dim) float32.
             k: how many; rows of the result are filled up with ``NOWHERE``.
             allowed: sorted row ids to search among; None for all.
+            rough: what is found will be scored again by finer vectors.
 
         Returns:
             Estimated inner products (q, <= k), descending, and the row ids; equal scores are ordered by row id.
@@ -142,9 +148,11 @@ class View:
         if self.codec is not None and k > 0:
             prepared = np.ascontiguousarray(self.codec.prepare_queries(queries))
             with _threads_for(len(queries)):
-                found = [result for segment in self.segments if (result := segment.search(prepared, k, allowed))]
+                found = [result for segment in self.segments if (result := segment.search(prepared, k, allowed, rough=rough))]
         if not found:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        if rough and len(found) == 1:
+            return found[0]
         scores = np.concatenate([scores for scores, _ in found], axis=1)
         row_ids = np.concatenate([row_ids for _, row_ids in found], axis=1)
         order = np.lexsort((row_ids, -scores), axis=1)[:, :k]

@@ -24,7 +24,7 @@ StoredRow: TypeAlias = tuple[int, str, str, str]
 DEEPEST = 64
 """Levels of dictionaries and lists that metadata may have."""
 
-PARAMETERS = (8, 64, 512)
+PARAMETERS = (8, 16, 32, 64, 128, 256, 512)
 """Numbers of parameters that an IN list is padded to, so that few different statements are compiled and cached."""
 
 

@@ -26,10 +26,10 @@ from rarebit.retrievers.collection.storage import Connection, State
 Ranking: TypeAlias = list[tuple[int, float]]
 """Row ids with their scores, best first."""
 
-FEWEST_CANDIDATES = 300
+FEWEST_CANDIDATES = 100
 CANDIDATES_PER_HIT = 10
-"""Candidates re-ranked for k hits: 10 k, at least 300. How much of the true top 10 is among them shows in the index benchmark's
-row with the float16 fine tier, which loses next to nothing itself."""
+"""Candidates re-ranked for k hits unless another number was chosen by measuring: 10 k, at least 100. How much of the true top
+10 is among them shows in the codec benchmark, as recall after re-ranking."""
 
 QUERIES_AT_ONCE = 64
 """Queries whose candidates are found and re-ranked together: the fine vectors of all of them are in memory for that time."""
@@ -98,7 +98,7 @@ class SearchableSnapshot(Snapshot):
         found: list[Ranking] = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = queries[start : start + QUERIES_AT_ONCE]
-            scores, row_ids = self.view.search(part, fetched, allowed_ids)
+            scores, row_ids = self.view.search(part, fetched, allowed_ids, rough=rerank)
             found += self._reranked(part, row_ids, k) if rerank else self._as_estimated(scores, row_ids)
         return found
 
@@ -119,12 +119,11 @@ class SearchableSnapshot(Snapshot):
 
     def _reranked(self, queries: Queries, candidates: RowIdMatrix, k: int) -> list[Ranking]:
         """Score the candidates of several queries by their fine vectors, which are read once."""
-        wanted = np.unique(candidates)
-        wanted = wanted[wanted != NOWHERE]
+        own_of = [np.sort(row_ids[row_ids != NOWHERE]) for row_ids in candidates]
+        wanted = own_of[0] if len(own_of) == 1 else np.unique(np.concatenate(own_of))
         vectors = self.finest.of(wanted.tolist())
         reranked = []
-        for query, row_ids in zip(queries, candidates, strict=True):
-            own = np.sort(row_ids[row_ids != NOWHERE])
+        for query, own in zip(queries, own_of, strict=True):
             shared = len(own) == len(wanted)
             scores = (vectors if shared else vectors[np.searchsorted(wanted, own)]) @ query
             order = np.argsort(-scores, kind="stable")[:k]

@@ -29,6 +29,10 @@ IDLE_READERS = 8
 LOG_KEPT = 64 * 2**20
 """Bytes to which the write-ahead log shrinks again after a long transaction."""
 
+MAPPED = 2**31 - 2**16
+"""Bytes of the file that are read through the memory map of the operating system's cache, SQLite's own limit: no copy, and half
+the time for the fine vectors of a search."""
+
 WAL_MARKS = slice(18, 20)
 """The bytes of a database's header that say WAL; SQLite asks to clear them before it takes a database into memory."""
 
@@ -284,6 +288,7 @@ def _configured(connection: Connection) -> Connection:
     connection.execute("PRAGMA synchronous = FULL")  # an acknowledged write also survives a power cut
     connection.execute("PRAGMA trusted_schema = OFF")  # a file from elsewhere runs no functions of its own
     connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT}")
+    connection.execute(f"PRAGMA mmap_size = {MAPPED}")
     return connection
 
 
