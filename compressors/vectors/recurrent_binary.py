@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
 from rarebit.arrays import Codes, Prepared, Queries, Vectors, VectorsLike, as_vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
 from rarebit.compressors.vectors.fast_scan import FastScan
+from rarebit.compressors.vectors.product import Product
+from rarebit.compressors.vectors.recurrent_transform import (
+    Floats,
+    branch,
+    linear,
+    regressed,
+    start_of,
+    transform_inputs,
+    weighted,
+)
 from rarebit.compressors.vectors.scanning import Scanner
 from rarebit.errors import CodecError, CodecWarning, InputError
 from rarebit.extras import require
 
 Transform: TypeAlias = Literal["mlp", "linear"]
 Loss: TypeAlias = Literal["listnet", "contrastive"]
-Floats: TypeAlias = npt.NDArray[np.float32]
 Own = TypeVar("Own", bound="RecurrentBinary")
 
 SCALE_BYTES = 2
@@ -41,11 +49,7 @@ FIRST = 10
 NOISE = 0.01
 """Difference in held-out recall that means nothing."""
 
-BEST_SPREAD = {1: 1.0, 2: 1.0, 3: 0.85, 4: 0.75}
-"""Standard deviation of normal numbers that the grid of so many bits fits best; 0.65 for more bits."""
-
 BITS = 8
-ITQ_ROUNDS = 20
 BATCH = 8192
 SIGNS = (2.0 * (np.arange(16) >> np.arange(4)[:, np.newaxis] & 1) - 1).astype(np.float32)
 """(4, 16): the signs that each value of four bits stands for."""
@@ -95,8 +99,8 @@ class RecurrentBinary(SearchableCodec):
 
     The query side is linear and learned with the rest: ``score = q @ mean + factor * (decoder @ q) @ b``. So
     ``decode(c) = mean + factor * b @ decoder``, in the space of the vectors, and scores equal ``q @ decode(c)`` up to float32
-    rounding. The factor is 1, or a float16 number in the code. The paper's ``1 / |b|`` is left out: it lowers recall, since
-    the length of b says how much of a vector lies in the dimensions that are kept.
+    rounding. The factor is 1, or a float16 number in the code. The paper's ``1 / |b|`` is left out: it lowered recall on
+    MiniLM vectors, where the length of b says how much of a vector lies in the dimensions that are kept.
 
     The signs of the first level come first, then those of the second, and so on, four signs to a part of a fast scan.
 
@@ -227,9 +231,9 @@ class RecurrentBinary(SearchableCodec):
         self._state, self.report = {"scaled": np.array([self._scales(sample)])}, None
         if self.out_dim < 1:
             raise CodecError(f"got {self!r}, whose code has no room for a dimension: raise code_size")
-        self._state |= _start(sample, self.out_dim, self.bits_per_dim, rng)
+        self._state |= start_of(sample, self.out_dim, self.bits_per_dim, rng)
         self._recalibrate(sample, refit=True)
-        if len(sample) < FEWEST:
+        if len(sample) < FEWEST or self.dim < 2:
             return
         held, asked, examples = self._split(sample, queries, rng)
         truth = _nearest(asked @ held.T)
@@ -241,14 +245,15 @@ class RecurrentBinary(SearchableCodec):
         start = measure(self._state)
         self._train(examples, measure, progress=progress)
         self._recalibrate(sample)
-        reference = _recall(asked @ _product_quantised(examples.documents, held, self.code_size).T, truth)
+        plain = Product(min(self.code_size, self.dim // 2), seed=self.seed).fit(examples.documents)
+        reference = _recall(asked @ plain.decode(plain.encode(held)).T, truth)
         self.report = RecurrentReport(reference, start, measure(self._state))
         if self.report.trained < reference - NOISE:
             self._warn(f"a product quantiser of {self.code_size} bytes finds {reference:.3f}: use Product, or more vectors")
 
     def _fit_compatible(self, old: RecurrentBinary, new: Vectors, before: Floats, *, progress: bool) -> None:
         inner = before @ old._state["map"] if "map" in old._state else before
-        mapping = _regressed(new, inner)
+        mapping = regressed(new, inner)
         anchors = {"inner_mean": old._state.get("inner_mean", old._state["mean"])}
         anchors["inner_decoder"] = old._state.get("inner_decoder", old._state["decoder"])
         moved = {"mean": mapping @ anchors["inner_mean"], "decoder": anchors["inner_decoder"] @ mapping.T, "map": mapping}
@@ -309,10 +314,10 @@ class RecurrentBinary(SearchableCodec):
         rows = sample[:BATCH]
         state = self._state
         signs = self._signs(rows)
-        values = _weighted(signs, self.bits_per_dim)
+        values = weighted(signs, self.bits_per_dim)
         centred = rows - state["mean"]
         if refit:
-            state["decoder"] = _regressed(values, centred)
+            state["decoder"] = regressed(values, centred)
         else:
             self._set_slope(centred, values)
         if not self._scale_bytes:
@@ -344,7 +349,7 @@ class RecurrentBinary(SearchableCodec):
         state = self._state
         inner = vectors @ state["map"] if "map" in state else vectors
         centred = inner - state.get("inner_mean", state["mean"])
-        rebuilt = _weighted(signs, self.bits_per_dim) @ state.get("inner_decoder", state["decoder"])
+        rebuilt = weighted(signs, self.bits_per_dim) @ state.get("inner_decoder", state["decoder"])
         largest = float(np.finfo(np.float16).max)
         factors = np.clip(state["slope"] * _projected(centred, rebuilt), -largest, largest).astype(np.float16)
         return np.concatenate([packed, factors[:, np.newaxis].view(np.uint8)], axis=1)
@@ -353,14 +358,14 @@ class RecurrentBinary(SearchableCodec):
         """Give the (n, bits * out_dim) signs, level after level."""
         state = self._state
         inputs = transform_inputs(vectors, state)
-        first = _linear(inputs, state, "encode")
+        first = linear(inputs, state, "encode")
         if "encode.first" in state:
-            first += _branch(inputs, state, "encode")
+            first += branch(inputs, state, "encode")
         signs, values = [first >= 0], np.where(first >= 0, np.float32(1), np.float32(-1))
         for level in range(1, self.bits_per_dim):
             left = first - values
             if f"rebuild{level}.linear" in state:
-                left += _branch(inputs - _linear(values, state, f"rebuild{level}"), state, f"residual{level}")
+                left += branch(inputs - linear(values, state, f"rebuild{level}"), state, f"residual{level}")
             signs.append(left >= 0)
             values = values + np.where(left >= 0, np.float32(2.0**-level), np.float32(-(2.0**-level)))
         return np.concatenate(signs, axis=1)
@@ -369,7 +374,7 @@ class RecurrentBinary(SearchableCodec):
         """Give the (n, out_dim) grid values of codes, each times its factor."""
         count = self.bits_per_dim * self.out_dim
         signs = np.unpackbits(codes[:, : self.code_size - self._scale_bytes], axis=1, count=count, bitorder="little")
-        values = _weighted(signs.astype(np.bool_), self.bits_per_dim)
+        values = weighted(signs.astype(np.bool_), self.bits_per_dim)
         return values * _factors(codes).astype(np.float32)[:, np.newaxis] if self._scale_bytes else values
 
     def _decode(self, codes: Codes) -> Vectors:
@@ -387,60 +392,6 @@ class RecurrentBinary(SearchableCodec):
         self.report = RecurrentReport(*arrays["report"].tolist()) if "report" in arrays else None
 
 
-def transform_inputs(vectors: Floats, state: Mapping[str, Any]) -> Floats:
-    """Centre vectors; then all to length 1 where codes hold a factor, or else by the usual length."""
-    inner = vectors @ state["map"] if "map" in state else vectors
-    centred: Floats = inner - state["offset"]
-    lengths = np.linalg.norm(centred, axis=1, keepdims=True) if state["scaled"][0] else state["length"]
-    inputs: Floats = (centred / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-    return inputs
-
-
-def _linear(inputs: Floats, state: Arrays, name: str) -> Floats:
-    outputs: Floats = inputs @ state[f"{name}.linear"] + state[f"{name}.bias"]
-    return outputs
-
-
-def _branch(inputs: Floats, state: Arrays, name: str) -> Floats:
-    hidden = inputs @ state[f"{name}.first"] + state[f"{name}.first_bias"]
-    outputs: Floats = np.maximum(hidden, np.float32(0)) @ state[f"{name}.second"]
-    return outputs
-
-
-def _start(sample: Vectors, out_dim: int, bits: int, rng: np.random.Generator) -> Arrays:
-    """Rotate the principal axes, so that every dimension has an equal share, and spread each as the grid wants it."""
-    mean = sample.mean(axis=0, dtype=np.float64)
-    centred = sample - mean
-    length = max(float(np.sqrt((centred * centred).sum(axis=1).mean())), 1e-12)
-    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :out_dim]
-    rotation = np.linalg.qr(rng.standard_normal((max(out_dim, axes.shape[1]), axes.shape[1])))[0]
-    if bits == 1 and out_dim <= len(axes):
-        rotation = _matched(centred @ axes, rotation)
-    linear = axes @ rotation.T
-    spread = (centred / length @ linear).std(axis=0)
-    linear *= BEST_SPREAD.get(bits, 0.65) / np.where(spread > 1e-7, spread, 1.0)
-    state = {"offset": mean, "mean": mean, "length": np.array([length]), "slope": np.ones(1), "encode.linear": linear}
-    state["encode.bias"] = np.zeros(out_dim)
-    return {name: array.astype(np.float32) for name, array in state.items()}
-
-
-def _matched(projected: npt.NDArray[np.float64], rotation: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Turn a rotation so that signs are nearest to what they stand for: ITQ, by Gong and Lazebnik (CVPR 2011)."""
-    for _ in range(ITQ_ROUNDS):
-        left, _, right = np.linalg.svd(np.sign(projected @ rotation.T).T @ projected)
-        rotation = left @ right
-    return rotation
-
-
-def _weighted(signs: npt.NDArray[np.bool_], bits: int) -> Floats:
-    """Turn (n, bits * out_dim) signs into (n, out_dim) grid values."""
-    levels = signs.reshape(len(signs), bits, -1)
-    values = np.zeros((len(signs), levels.shape[2]), np.float32)
-    for level in range(bits):
-        values += np.where(levels[:, level], np.float32(2.0**-level), np.float32(-(2.0**-level)))
-    return values
-
-
 def _factors(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
     return np.ascontiguousarray(codes[:, -SCALE_BYTES:]).view(np.float16)[:, 0]
 
@@ -452,14 +403,6 @@ def _projected(centred: Floats, rebuilt: Floats) -> Floats:
     return factors
 
 
-def _regressed(inputs: Floats, wanted: Floats) -> Floats:
-    """Give the linear map of least squares, with a ridge so that it always exists."""
-    given = inputs.astype(np.float64)
-    gram = given.T @ given
-    ridge = max(1e-3 * float(np.trace(gram)) / len(gram), 1e-12)
-    return np.linalg.solve(gram + ridge * np.eye(len(gram)), given.T @ wanted).astype(np.float32)
-
-
 def _nearest(scores: Floats) -> npt.NDArray[np.int64]:
     return np.argsort(-scores, axis=1, kind="stable")[:, :FIRST]
 
@@ -467,19 +410,3 @@ def _nearest(scores: Floats) -> npt.NDArray[np.int64]:
 def _recall(scores: Floats, truth: npt.NDArray[np.int64]) -> float:
     found = _nearest(scores)
     return float((found[:, :, np.newaxis] == truth[:, np.newaxis, :]).any(axis=2).mean())
-
-
-def _product_quantised(documents: Floats, held: Floats, code_size: int) -> Floats:
-    """Code and decode with faiss's product quantiser of four bits a part, whose parts differ by at most one dimension."""
-    dim = documents.shape[1]
-    parts = min(2 * code_size, dim)
-    width = -(-dim // parts)
-    places = [part * width + np.arange(len(own)) for part, own in enumerate(np.array_split(np.arange(dim), parts))]
-    order = np.concatenate(places)
-    quantiser: Any = faiss.ProductQuantizer(parts * width, parts, 4)
-    spaced = np.zeros((max(len(documents), len(held)), parts * width), np.float32)
-    spaced[: len(documents), order] = documents
-    quantiser.train(spaced[: len(documents)])
-    spaced[: len(held), order] = held
-    decoded: Floats = quantiser.decode(quantiser.compute_codes(spaced[: len(held)]))[:, order]
-    return decoded

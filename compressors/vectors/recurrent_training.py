@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from rarebit.compressors.vectors.codec import Arrays
 from rarebit.compressors.vectors.course import Course, best_looked_at
-from rarebit.compressors.vectors.recurrent_binary import Examples, Floats, transform_inputs
+from rarebit.compressors.vectors.recurrent_binary import Examples
+from rarebit.compressors.vectors.recurrent_transform import Floats, transform_inputs
 
 QUERIES, NEIGHBOURS, NEAREST = 64, 15, 50
 """Queries a step, and the documents that each brings, drawn from so many of the nearest."""

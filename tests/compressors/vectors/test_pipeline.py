@@ -51,13 +51,6 @@ LINEAR = (0, 1, 2, 3, 5, 6, 7)
 """Those whose scores are inner products with the decoded codes."""
 
 
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in (PCA, Matryoshka, Rotation, OPQ, Product, Pipeline):
-        monkeypatch.setitem(package._REGISTERED, kind.name, kind.__name__)
-        monkeypatch.setitem(package._CLASSES, kind.__name__, kind.__module__.rpartition(".")[2])
-
-
 @pytest.fixture(scope="module")
 def vectors() -> np.ndarray:
     return drawn(1200)
@@ -195,8 +188,6 @@ sys.modules["torch"] = None
 import json
 from pathlib import Path
 from rarebit.compressors import vectors as package
-package._REGISTERED.update(opq="OPQ", product="Product", pipeline="Pipeline")
-package._CLASSES.update(OPQ="opq", Product="product", Pipeline="pipeline")
 codec = package.load_codec({str(tmp_path)!r})
 print(codec.encode([[0.1] * {DIM}]).tobytes().hex())
 """

@@ -12,6 +12,7 @@ import pytest
 
 from rarebit.compressors.vectors import codec as codecs
 from rarebit.compressors.vectors import recurrent_binary
+from rarebit.compressors.vectors.product import Product
 from rarebit.compressors.vectors.recurrent_binary import RecurrentBinary
 from rarebit.errors import CodecError, CodecWarning, InputError, NotFittedError
 
@@ -124,7 +125,14 @@ def test_queries_given_are_learned_from(vectors: np.ndarray) -> None:
 
 
 def test_it_warns_when_a_product_quantiser_is_better(vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recurrent_binary, "_product_quantised", lambda documents, held, code_size: held)
+    class Perfect(Product):
+        def encode(self, vectors: np.ndarray) -> np.ndarray:
+            return vectors
+
+        def decode(self, codes: np.ndarray) -> np.ndarray:
+            return codes
+
+    monkeypatch.setattr(recurrent_binary, "Product", Perfect)
     with pytest.warns(CodecWarning, match=r"0\.\d+ of the first 10 .* product quantiser of 4 bytes finds 1\.000"):
         RecurrentBinary(4, steps=0).fit(vectors)
 
