@@ -43,6 +43,9 @@ from rarebit.encoders import DEFAULT_ENCODER
 from rarebit.integrations.langchain import RarebitVectorStore as LangChainStore
 from rarebit.integrations.llama_index import RarebitVectorStore as LlamaIndexStore
 
+MEMORY = 52
+"""Bytes that a passage may take in memory: 48 for its code, 4 for its row id."""
+
 PASSAGES_A_QUESTION = 3
 BLOCK = 512
 """Passages whose embeddings are kept together: at most this many are lost when the first run is interrupted."""
@@ -84,8 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{len(entries)} passages from the documentation of {python_docs.version()}")
     vectors = embedded([entry.text for entry in entries], arguments.folder, block=BLOCK)
     with Collection.open(arguments.folder / "python-docs.rarebit", fingerprint=DEFAULT_ENCODER) as collection:
-        fill_collection(collection, entries, vectors)
-        rows = ledger.retrieval_rows(collection, vectors, ids_of(entries), load_minilm().encode(list(QUESTIONS)))
+        changed = fill_collection(collection, entries, vectors)
+        if changed or collection.settings.memory_per_vector != MEMORY:
+            print(f"choosing a code for {MEMORY} bytes a passage, by measuring on the passages themselves")
+            collection.recompress(memory_per_vector=MEMORY, progress=True)
+        rows = ledger.choice_rows(collection.stats())
+        rows += ledger.retrieval_rows(collection, vectors, ids_of(entries), load_minilm().encode(list(QUESTIONS)))
         answers = ask_all(collection, QUESTIONS[: arguments.questions])
         rows += ledger.answer_rows({name: [answer.prompt_tokens for answer in given] for name, given in answers.items()})
         ledger.show(rows)
@@ -98,8 +105,8 @@ def ids_of(entries: Sequence[python_docs.Entry]) -> list[str]:
     return [sha256(entry.text.encode()).hexdigest()[:32] for entry in entries]
 
 
-def fill_collection(collection: Collection, entries: Sequence[python_docs.Entry], vectors: Vectors) -> None:
-    """Keep what is not there yet, and delete what is not in the corpus any more."""
+def fill_collection(collection: Collection, entries: Sequence[python_docs.Entry], vectors: Vectors) -> bool:
+    """Keep what is not there yet, and delete what is not in the corpus any more; tell whether anything changed."""
     ids = ids_of(entries)
     stored = {row.id for row in collection}
     missing = [place for place, key in enumerate(ids) if key not in stored]
@@ -114,6 +121,7 @@ def fill_collection(collection: Collection, entries: Sequence[python_docs.Entry]
     )
     deleted = collection.delete(list(stored.difference(ids)))
     print(f"{collection.path}: {len(missing)} passages added, {deleted} deleted, {len(ids) - len(missing)} were there")
+    return bool(missing or deleted)
 
 
 def ask_all(collection: Collection, questions: Sequence[str]) -> dict[str, list[Answer]]:

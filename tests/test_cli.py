@@ -247,6 +247,25 @@ def test_stats_counts_and_names_sizes(run: Run, run_json: RunJson) -> None:
     assert ["disk.file", str(found["disk"]["file"])] in lines
 
 
+def test_the_code_is_chosen_for_a_budget_and_can_be_chosen_again(run: Run, run_json: RunJson, refused: Run) -> None:
+    for number in range(300):
+        write(f"docs/{number}.md", f"{KETTLE} {number} {'tea ' * (number % 7)}")
+    run("index", "docs", "--memory-per-vector", "10")
+    assert "recompress" in refused("index", "docs", "--memory-per-vector", "12")
+    found = run_json("recompress", "--memory-per-vector", "12")
+    assert found["trained"]
+    assert found["choice"]["chosen"]["code_size"] <= 8
+    shown = run("recompress", "--codec", "sq8").splitlines()
+    assert len(shown) == 1
+    assert "codec sq8, fine tier int8" in shown[0]
+    shown = run("recompress", "--target-recall", "0.9").splitlines()
+    assert "recall@10" in shown[0]
+    assert shown[1].startswith("chosen: the smallest code measured that reaches recall 0.9")
+    assert run_json("search", "kettle", "-k", "1")
+    assert "one or the other" in refused("recompress", "--codec", "sq8", "--target-recall", "0.9")
+    assert "no file" in refused("recompress", "--collection", "none.rarebit")
+
+
 def test_a_model_is_named_once_and_kept(run: Run, run_json: RunJson, refused: Run, encoder: FakeEncoder) -> None:
     write("docs/a.md", KETTLE)
     run("index", "docs", "--model", "owner/other-model")
@@ -315,13 +334,13 @@ def commands() -> list[str]:
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands() == ["index", "search", "stats", "demo"]
+    assert commands() == ["index", "search", "stats", "recompress", "demo"]
     with pytest.raises(SystemExit) as caught:
         cli.main(["--help"])
     assert caught.value.code == 0
     described = capsys.readouterr().out
     for command in commands():
-        assert re.search(rf"^ +{command} +\w+", described, flags=re.MULTILINE)
+        assert re.search(rf"^ +{command}\s+\w+", described, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", commands())

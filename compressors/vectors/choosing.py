@@ -144,7 +144,8 @@ class _Sample:
 def _for_budget(sample: _Sample, code_bytes: int, target: float | None, fine: Sequence[str], *, progress: bool) -> Choice:
     dim = sample.stored.shape[1]
     by_codec: list[list[Measured]] = []
-    for spelling in tqdm(_spellings(code_bytes, dim), desc="choosing a codec", unit="codec", disable=not progress):
+    spellings = _spellings(code_bytes, dim) if code_bytes >= 1 else []
+    for spelling in tqdm(spellings, desc="choosing a codec", unit="codec", disable=not progress):
         try:
             by_codec.append(list(sample.measured(spelling, fine[:1] if target is None else fine)))
         except CodecError:  # it has no code of this size for these vectors

@@ -1,4 +1,4 @@
-"""The command line: ``rarebit index | search | stats | demo``."""
+"""The command line: ``rarebit index | search | stats | recompress | demo``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rarebit.encoders import DEFAULT_ENCODER, load_encoder
 from rarebit.errors import RarebitError
 from rarebit.extras import require
 from rarebit.passages import Passage, files_below, passages_of
-from rarebit.retrievers.collection import Collection, Compare, Filter, Hit, Or
+from rarebit.retrievers.collection import Collection, Compare, Filter, Hit, Or, Stats
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -52,7 +52,12 @@ def index(arguments: argparse.Namespace) -> None:
     wanted = {passage.id: passage for passage in passages_of(files)}
     # A collection keeps its model's name for life, so it is not created before that model has loaded.
     encoder = None if arguments.collection.exists() else load_encoder(arguments.model)
-    with Collection.open(arguments.collection, fingerprint=arguments.model) as collection:
+    with Collection.open(
+        arguments.collection,
+        fingerprint=arguments.model,
+        memory_per_vector=arguments.memory_per_vector,
+        target_recall=arguments.target_recall,
+    ) as collection:
         stored = {row.id: Path(row.metadata["source"]) for row in collection.iterate(_below(paths))}
         added = [passage for key, passage in wanted.items() if key not in stored]
         _embed_and_add(collection, added, encoder, progress=not arguments.json)
@@ -81,6 +86,18 @@ def stats(arguments: argparse.Namespace) -> None:
     _report(found, "\n".join(f"{name:20} {value}" for name, value in _flat(found)), as_json=arguments.json)
 
 
+def recompress(arguments: argparse.Namespace) -> None:
+    """Learn the codes anew from the passages that are there now, or other codes; nothing is embedded again."""
+    with Collection.open(arguments.collection, create=False) as collection:
+        found = collection.recompress(
+            codec=arguments.codec,
+            memory_per_vector=arguments.memory_per_vector,
+            target_recall=arguments.target_recall,
+            progress=not arguments.json,
+        )
+    _report(found.as_dict(), _chosen(found), as_json=arguments.json)
+
+
 def demo(arguments: argparse.Namespace) -> None:
     """Run the quickstart recipe."""
     for module in ("gguf", "langchain_core", "llama_index.core", "sentence_transformers", "transformers"):
@@ -101,6 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     adding = commands.add_parser("index", parents=[common], help="embed and store text files", description=index.__doc__)
     adding.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a text file, or a folder of them")
     adding.add_argument("--model", default=DEFAULT_ENCODER, help="a sentence-transformers model (default: %(default)s)")
+    adding.add_argument("--memory-per-vector", type=int, metavar="BYTES", help="at creation: choose the code for this memory")
+    adding.add_argument("--target-recall", type=float, metavar="SHARE", help="at creation: choose the code for this recall@10")
     adding.set_defaults(command=index)
 
     searching = commands.add_parser("search", parents=[common], help="search", description=search.__doc__)
@@ -112,6 +131,12 @@ def _parser() -> argparse.ArgumentParser:
 
     counting = commands.add_parser("stats", parents=[common], help="show sizes", description=stats.__doc__)
     counting.set_defaults(command=stats)
+
+    again = commands.add_parser("recompress", parents=[common], help="learn other codes", description=recompress.__doc__)
+    again.add_argument("--codec", help="its name, such as trellis24")
+    again.add_argument("--memory-per-vector", type=int, metavar="BYTES", help="choose the code for this memory, by measuring")
+    again.add_argument("--target-recall", type=float, metavar="SHARE", help="choose the code for this recall@10, by measuring")
+    again.set_defaults(command=recompress)
 
     # No prefix marks an option here: all that follows, --help too, is for the recipe.
     showing = commands.add_parser(
@@ -167,6 +192,15 @@ def _search(collection: Collection, arguments: argparse.Namespace) -> list[Hit]:
 
 def _encoder_of(collection: Collection) -> SentenceTransformer:
     return load_encoder(collection.settings.fingerprint.name or DEFAULT_ENCODER)
+
+
+def _chosen(found: Stats) -> str:
+    sizes = f"codec {found.codec}, fine tier {found.fine}: {found.memory_per_vector:.1f} bytes a vector in memory"
+    if found.choice is None:
+        return sizes
+    chosen = found.choice["chosen"]
+    measured = f"recall@10 {chosen['recall']:.3f} with {chosen['candidates']} candidates re-ranked"
+    return f"{sizes}, {measured}, {chosen['recall_of_codes']:.3f} by the codes alone\nchosen: {found.choice['reason']}"
 
 
 def _as_json(hit: Hit) -> dict[str, Any]:
