@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check format bench wheel clean
+.PHONY: demo test check format bench bench-codecs wheel clean
 
 demo: $(VENV)/.runs
 	$(BIN)/rarebit demo $(ARGS)
@@ -33,6 +33,11 @@ bench: $(VENV)/.runs
 
 wheel: $(VENV)/.develops
 	$(BIN)/python -m build --wheel --outdir dist .
+
+# make bench-codecs DATA=folder-of-collections ARGS='--json FILE --plot FILE.svg'; hours for everything, minutes with --quick
+bench-codecs: $(VENV)/.runs
+	$(PIP) --group bench
+	$(BIN)/python -m rarebit.cookbook.benchmarks.codecs --data $(DATA) $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist
