@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rarebit.compressors.vectors.scalar import Scalar
     from rarebit.compressors.vectors.trellis import TrellisCode
     from rarebit.compressors.vectors.variance import VarianceCode
+    from rarebit.compressors.vectors.verification import QueryMap
 
 __all__ = [
     "OPQ",
@@ -49,6 +50,7 @@ __all__ = [
     "Matryoshka",
     "Pipeline",
     "Product",
+    "QueryMap",
     "RaBitQ",
     "RankedProduct",
     "RecurrentBinary",
@@ -74,6 +76,7 @@ _CLASSES = {
     "PCA": "pca",
     "Pipeline": "pipeline",
     "Product": "product",
+    "QueryMap": "verification",
     "RaBitQ": "rabitq",
     "RankedProduct": "ranked_product",
     "RecurrentBinary": "recurrent_binary",

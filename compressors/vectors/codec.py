@@ -87,8 +87,13 @@ class Codec(ABC):
         checked = as_vectors(vectors)
         if len(checked) == 0:
             raise CodecError(f"got no vectors to fit {self!r} on, wanted at least one (and better {self.training_minimum})")
+        asked = None if queries is None or np.size(queries) == 0 else as_vectors(queries, dim=checked.shape[1])
         self._dim = checked.shape[1]
-        self._fit(checked, None if queries is None else as_vectors(queries, dim=self._dim), progress=progress)
+        try:
+            self._fit(checked, asked, progress=progress)
+        except BaseException:
+            self._dim = None  # what it knew before may be half overwritten
+            raise
         return self
 
     def with_dim(self: Own, dim: int) -> Own:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Generic, TypeVar
 
 import torch
@@ -16,6 +17,8 @@ from tqdm.auto import tqdm
 
 CHECK = 50
 """Steps between two looks at the held-out queries."""
+
+_TURN = RLock()
 
 PATIENCE = 3
 """Looks without a gain after which training stops."""
@@ -64,10 +67,14 @@ def best_looked_at(
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Let torch take operations whose results do not depend on threads, where it has them; a warning says where not."""
-    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warned)
+    """Let torch take operations whose results do not depend on threads, where it has them; a warning says where not.
+
+    torch has one such setting for the whole process, so two trainings in it take turns.
+    """
+    with _TURN:
+        before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warned)

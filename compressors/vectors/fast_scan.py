@@ -28,6 +28,10 @@ EXTRA = 32
 FEW = 1024
 """Allowed places up to which they are scored one by one, without a scan."""
 
+EVEN = 0.25
+"""Spread of the factors' logarithms above which they, and not the kernel's sums, say which codes are worth an exact score:
+where a factor carries the length of its vector. Those of MiniLM vectors have a fifth of it or less."""
+
 FARTHER = 4
 """How many times as many codes are scanned for when too few of those found are allowed."""
 
@@ -58,6 +62,7 @@ class FastScan(Scanner):
         self._bytes = _bytes_of(self._index)
         self._layout = _layout(parts)
         self._factors = factors
+        self._factors_decide = factors is not None and _spread(factors, len(self)) > EVEN
 
     @property
     def nbytes(self) -> int:
@@ -81,7 +86,7 @@ class FastScan(Scanner):
 
     def candidates(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Keep the kernel's rounded sums, times the factors, for scores; among all places only."""
-        if allowed is not None or len(self) <= k:
+        if allowed is not None or len(self) <= k or self._factors_decide:
             return self.search(prepared, k, allowed)
         sums, places = self._scanned(prepared, k + (0 if self._factors is None else EXTRA))
         if self._factors is not None:
@@ -114,7 +119,7 @@ class FastScan(Scanner):
             every = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
             yield from (every for _ in prepared)
             return
-        fetch = (k + EXTRA) * len(self) // available
+        fetch = len(self) if self._factors_decide else (k + EXTRA) * len(self) // available
         for query, found in zip(prepared, self._scanned(prepared, fetch)[1], strict=True):
             yield self._enough(query, found, k, allowed)
 
@@ -128,7 +133,14 @@ class FastScan(Scanner):
 
     def _scanned(self, prepared: Prepared, fetch: int) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Give the kernel's sums, without the factors and the constant, and their places."""
-        sums, places = self._index.search(np.ascontiguousarray(prepared[:, :-1]), min(fetch, len(self)))
+        tables = np.ascontiguousarray(prepared[:, :-1])
+        sums, places = self._index.search(tables, min(fetch, len(self)))
+        for row in np.flatnonzero((places < 0).any(axis=1)):
+            # The kernel gives nothing where a rounded sum is the lowest that there can be.
+            empty = places[row] < 0
+            others = np.setdiff1d(np.arange(len(self)), places[row])
+            places[row, empty] = others[: np.count_nonzero(empty)]
+            sums[row, empty] = tables[row].reshape(-1, NIBBLES).min(axis=1).sum()
         return sums, places
 
 
@@ -189,6 +201,13 @@ def unpack_nibbles(codes: Codes, parts: int) -> Values:
     values = np.stack([codes & np.uint8(NIBBLES - 1), codes >> np.uint8(4)], axis=2)
     unpacked: Values = values.reshape(len(codes), 2 * codes.shape[1])[:, :parts]
     return unpacked
+
+
+def _spread(factors: Factors | PackedFactors, count: int) -> float:
+    """Give the standard deviation of the logarithms of the positive factors."""
+    every = np.asarray(factors[np.arange(count)], dtype=np.float64)
+    positive = every[every > 0]
+    return float(np.log(positive).std()) if len(positive) else 0.0
 
 
 def _packed(codes: Codes, parts: int) -> Any:

@@ -16,6 +16,9 @@ from rarebit.errors import CodecError, InputError
 Projected: TypeAlias = Float32[npt.NDArray[np.float32], "n out_dim"]
 ProjectedQueries: TypeAlias = Float32[npt.NDArray[np.float32], "q out_dim"]
 
+FEWEST = 1024
+"""Vectors that a good fit needs, if no more directions are wanted."""
+
 CHUNK = 16_384
 """Vectors that are turned to float64 at once while the second moment is summed up."""
 
@@ -32,7 +35,6 @@ class PCA(Transform):
     """
 
     name = "pca"
-    training_minimum = 1024
 
     def __init__(self, out_dim: int) -> None:
         """Create an unfitted transform."""
@@ -40,6 +42,7 @@ class PCA(Transform):
         if out_dim < 1:
             raise InputError(f"got out_dim={out_dim}, wanted at least 1 dimension to keep")
         self._out_dim = out_dim
+        self.training_minimum = max(FEWEST, out_dim)
         self._directions = np.empty((0, out_dim), np.float32)
 
     @property

@@ -99,9 +99,9 @@ class Product(SearchableCodec):
         spread = self._spread(queries)
         if self.bits == 8:
             return spread
-        by_part = spread.reshape(len(spread), self.parts, -1).transpose(1, 0, 2)
+        by_part = spread.reshape(len(spread), self.parts, spread.shape[1] // self.parts).transpose(1, 0, 2)
         entries = by_part @ self._centroids().transpose(0, 2, 1)
-        tables = entries.transpose(1, 0, 2).reshape(len(spread), -1)
+        tables = entries.transpose(1, 0, 2).reshape(len(spread), 2**self.bits * self.parts)
         return np.pad(tables, ((0, 0), (0, 1)))
 
     def scanner(self, codes: Codes) -> Scanner:

@@ -192,8 +192,9 @@ class RankedProduct(SearchableCodec):
         """Give the tables of (q, dim) queries for 4 bits, or the mapped queries for 8; last comes what the mean adds."""
         spread = self._quantiser.spread(queries)
         if self.bits == 4:
-            by_part = spread.reshape(len(queries), len(self._quantiser.points), -1, 1)
-            spread = np.matmul(self._quantiser.points, by_part).reshape(len(queries), -1)
+            parts, centroids, width = self._quantiser.points.shape
+            by_part = spread.reshape(len(queries), parts, width, 1)
+            spread = np.matmul(self._quantiser.points, by_part).reshape(len(queries), parts * centroids)
         prepared: Prepared = np.concatenate([spread, (queries @ self._quantiser.mean)[:, np.newaxis]], axis=1)
         return prepared
 
@@ -297,7 +298,13 @@ class _Shifted(FaissScanner):
         ids = np.arange(len(codes))
         index.invlists.add_entries(0, len(codes), library.swig_ptr(ids), library.swig_ptr(np.ascontiguousarray(codes)))
         index.ntotal = len(codes)
-        super().__init__(index, codes.shape[1])
+        super().__init__(index, codes.shape[1] + ids.itemsize)
+        self._shared = 4 * points.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes, of the places that the list keeps beside them, and of the points."""
+        return super().nbytes + self._shared
 
     def search(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
         library: Any = faiss

@@ -102,6 +102,9 @@ class RecurrentBinary(SearchableCodec):
     rounding. The factor is 1, or a float16 number in the code. The paper's ``1 / |b|`` is left out: it lowered recall on
     MiniLM vectors, where the length of b says how much of a vector lies in the dimensions that are kept.
 
+    ``fit(vectors, queries)``: with 400 queries or more, it is trained on and measured with them; fewer are not used, and the
+    vectors themselves take their place.
+
     The signs of the first level come first, then those of the second, and so on, four signs to a part of a fast scan.
 
     Args:
@@ -178,7 +181,8 @@ class RecurrentBinary(SearchableCodec):
         padded = np.pad(levels, ((0, 0), (0, 4 * self._parts - levels.shape[1])))
         entries = padded.reshape(len(queries), self._parts, 4) @ SIGNS
         constants = queries @ self._state["mean"]
-        return np.concatenate([entries.reshape(len(queries), -1), constants[:, np.newaxis]], axis=1).astype(np.float32)
+        tables = entries.reshape(len(queries), SIGNS.shape[1] * self._parts)
+        return np.concatenate([tables, constants[:, np.newaxis]], axis=1).astype(np.float32)
 
     def prepare_queries_symmetric(self, queries: Queries) -> Prepared:
         """Make the tables of what the codes of (q, dim) queries stand for: the symmetric search, for queries kept as codes."""
@@ -258,7 +262,6 @@ class RecurrentBinary(SearchableCodec):
         anchors["inner_decoder"] = old._state.get("inner_decoder", old._state["decoder"])
         moved = {"mean": mapping @ anchors["inner_mean"], "decoder": anchors["inner_decoder"] @ mapping.T, "map": mapping}
         self._state = old._state | anchors | moved
-        self._state.pop("report", None)
         if len(new) < FEWEST:
             return
         rows = np.random.default_rng(self.seed).permutation(len(new))[:SAMPLE]

@@ -14,14 +14,15 @@ from rarebit.compressors.vectors.transform import Transform
 class Rotation(Transform):
     """Rotates vectors by a random orthogonal matrix, uniformly distributed over all of them.
 
-    Nothing is learned from vectors; the matrix is drawn for their dimension. It is stored with the codec, ``4 * dim * dim``
-    bytes, since random numbers need not be the same in another version of numpy.
+    Nothing is learned from vectors but their dimension, for which the matrix is drawn. It is stored with the codec,
+    ``4 * dim * dim`` bytes, since random numbers need not be the same in another version of numpy.
 
     Args:
         seed: of the random matrix.
     """
 
     name = "rotation"
+    training_minimum = 1
 
     def __init__(self, seed: int = 0) -> None:
         """Create an unfitted transform."""

@@ -23,7 +23,7 @@ class Transform(ABC):
     name: ClassVar[str]
     """The name under which the transform is registered and saved."""
 
-    training_minimum: ClassVar[int] = 0
+    training_minimum: int = 0
     """How many vectors a good fit needs; 0 where nothing is learned from them."""
 
     def __init__(self) -> None:
@@ -50,7 +50,11 @@ class Transform(ABC):
     def fit(self: Own, vectors: Vectors, *, progress: bool = False) -> Own:
         """Learn the map from (n, dim) vectors, and return the transform itself."""
         self._dim = vectors.shape[1]
-        self._fit(vectors, progress=progress)
+        try:
+            self._fit(vectors, progress=progress)
+        except BaseException:
+            self._dim = None
+            raise
         return self
 
     @abstractmethod

@@ -18,8 +18,8 @@ CHUNK = 256
 """Vectors that one thread encodes at once: the costs of their paths stay in the processor's cache."""
 
 FLOOR = 0.01
-"""Added to the costs, as a share of the vectors' mean squared length, so that rounding never makes one negative: positive
-floats are ordered as their bits are."""
+"""Added to the costs, as a share of each vector's squared length, so that rounding never makes one negative: positive floats
+are ordered as their bits are."""
 
 LAST_BITS = np.int32(STATES - 1)
 """The last bits of a cost, in which the value before is noted while the least cost is sought."""
@@ -55,8 +55,8 @@ class Trellis:
 
     def _nearest(self, vectors: InAxes) -> Values:
         """Extend the best path to each of the 16 values group by group, and then follow the best of all back."""
-        floor = FLOOR * float(np.mean(vectors * vectors)) * vectors.shape[1] if vectors.size else FLOOR
-        costs = np.full((len(vectors), STATES), max(floor, np.finfo(np.float32).tiny), dtype=np.float32)
+        floors = np.maximum(FLOOR * (vectors * vectors).sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        costs = np.repeat(floors.astype(np.float32), STATES, axis=1)
         ways = np.empty((len(self._axes), len(vectors), STATES), dtype=np.uint8)
         before = np.arange(STATES, dtype=np.int32)[:, np.newaxis]
         for group, axes in enumerate(self._axes):

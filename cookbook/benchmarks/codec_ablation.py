@@ -11,16 +11,22 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from rarebit.arrays import Queries, Vectors
+from rarebit.arrays import Queries, RowIdMatrix, Vectors
 from rarebit.compressors.vectors import Codec, spectrum, trellis
 from rarebit.compressors.vectors.factors import Factors
 from rarebit.compressors.vectors.grouped_code import Groups, InAxes, Tables, Values
+from rarebit.compressors.vectors.int4 import Int4
 from rarebit.compressors.vectors.ranked_product import RankedProduct
 from rarebit.compressors.vectors.recurrent_binary import RecurrentBinary
 from rarebit.compressors.vectors.trellis import TrellisCode
+from rarebit.compressors.vectors.verification import QueryMap
 from rarebit.compressors.vectors.viterbi import STATES
 from rarebit.cookbook.benchmarks.codec_methods import Entry, Method, OurCodec, in_bytes
+from rarebit.cookbook.benchmarks.judged import CANDIDATES, scored, sorted_by
 from rarebit.errors import CodecError
+
+MAP_DOCUMENTS, MAP_QUERIES = 20_000, 4000
+"""Vectors of the sample that a map of queries is trained among, and those that ask."""
 
 Make: TypeAlias = Callable[[], Method]
 
@@ -49,9 +55,15 @@ def _variants(size: int, train_queries: Queries) -> dict[str, Make]:
         "trellis": plain(TrellisCode),
         "trellis: nothing carried over": plain(SeparateParts),
         "trellis: no factor": lambda: OurCodec(NoFactor(size + 1), unused=1),
+        "trellis: distilled": plain(TrellisCode, distilled=True),
+        "trellis: distilled, train queries": asked(TrellisCode, distilled=True),
         "trellis: weight 0": lambda: Weighted(TrellisCode(size), 0.0),
         "trellis: weight 1": lambda: Weighted(TrellisCode(size), 1.0),
         **{f"recurrent: {bits} levels": plain(RecurrentBinary, bits_per_dim=bits) for bits in (1, 2, 3, 4)},
+        "verification: int4": lambda: Verified(TrellisCode(size), Int4()),
+        "verification: int4, query map": lambda: Verified(TrellisCode(size), Int4(), QueryMap()),
+        "verification: twice the bytes": lambda: Verified(TrellisCode(size), TrellisCode(2 * size)),
+        "verification: twice the bytes, query map": lambda: Verified(TrellisCode(size), TrellisCode(2 * size), QueryMap()),
         "recurrent: 2 levels, untrained": plain(RecurrentBinary, bits_per_dim=2, steps=0),
         "recurrent: 2 levels, mlp": plain(RecurrentBinary, bits_per_dim=2, transform="mlp"),
         "recurrent: 2 levels, contrastive": plain(RecurrentBinary, bits_per_dim=2, loss="contrastive"),
@@ -88,6 +100,41 @@ class Weighted(OurCodec):
             super().train(sample)
         finally:
             spectrum.WEIGHT = usual
+
+
+class Verified(OurCodec):
+    """A codec whose 100 candidates are sorted by rough fine vectors, with the queries as they are or mapped.
+
+    The map is trained on vectors of the sample, each left out of its own candidates.
+    """
+
+    def __init__(self, codec: Codec, fine: Codec, query_map: QueryMap | None = None) -> None:
+        """Take coarse codec, fine codec, and the unfitted map."""
+        super().__init__(codec)
+        self._fine, self._map = fine, query_map
+        self._decoded: Vectors
+
+    def train(self, sample: Vectors) -> None:
+        """Fit the codecs, and the map to what they get wrong."""
+        super().train(sample)
+        self._fine.fit(sample)
+        if self._map is not None:
+            stored, asked = sample[:MAP_DOCUMENTS], np.arange(min(MAP_QUERIES, len(sample)))
+            self.fill(stored)
+            found = super().search(stored[asked], CANDIDATES + 1)
+            others = np.argsort(found == asked[:, np.newaxis], axis=1, kind="stable")[:, :CANDIDATES]
+            places = np.take_along_axis(found, others, axis=1)
+            self._map.fit(stored[asked], self._decoded, places, scored(stored, stored[asked], places))
+
+    def fill(self, docs: Vectors) -> None:
+        """Encode in both codecs."""
+        super().fill(docs)
+        self._decoded = self._fine.decode(self._fine.encode(docs))
+
+    def search(self, queries: Queries, k: int) -> RowIdMatrix:
+        """Scan, and sort what is found."""
+        asked = queries if self._map is None else self._map.apply_queries(queries)
+        return sorted_by(self._decoded, asked, super().search(queries, k))
 
 
 class NoFactor(TrellisCode):

@@ -27,6 +27,12 @@ SIZED = {
 }
 """Codecs that are made for a size, by their spelling; ``bits`` is 2 a dimension, or as many as fill the size."""
 
+TRAINED = ("distilled trellis", "recurrent", "ranked")
+"""Codecs that train with torch: they are measured at fewer sizes."""
+
+FEW_SIZES = (24, 48, 96)
+"""Sizes of whatever trains for long."""
+
 FIXED = {
     ("rabitq", "1 bit"): "rabitq",
     ("rabitq", "2 bits"): "rabitq2",
@@ -144,6 +150,8 @@ def our_entries(dim: int, sizes: Iterable[int]) -> Iterator[Entry]:
     for size in sizes:
         bits = 2 if 8 * size <= 2 * dim else 4
         for name, spelling in SIZED.items():
+            if name in TRAINED and size not in FEW_SIZES:
+                continue
             yield _ours(name, in_bytes(size), spelling.format(size=size, bits=bits))
     for (name, setting), spelling in FIXED.items():
         yield _ours(name, setting, spelling)

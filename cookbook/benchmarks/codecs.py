@@ -44,7 +44,7 @@ from rarebit.cookbook.benchmarks.codec_ablation import ablation_entries
 from rarebit.cookbook.benchmarks.codec_methods import Entry, Method, our_entries
 from rarebit.cookbook.benchmarks.codec_rivals import rival_entries
 from rarebit.cookbook.benchmarks.embedded import default_cache
-from rarebit.cookbook.benchmarks.figures import Figure, Subject, table, write_json
+from rarebit.cookbook.benchmarks.figures import Figure, Subject, means, table, write_json
 from rarebit.cookbook.benchmarks.judged import CANDIDATES, QUICK, Judge, Judged, K, Limits, load, ndcg, share
 from rarebit.errors import CodecError, InputError
 
@@ -246,6 +246,8 @@ def run(plan: Plan, json_file: Path | None, plot: Path | None) -> None:
     for name in plan.collections:
         measure_collection(plan, name, finished)
     figures = list(finished)
+    if len(plan.collections) > 1:
+        print(f"mean over the collections, of what all have\n{table(means(figures), ())}", flush=True)
     if plot is not None:
         from rarebit.cookbook.benchmarks.plots import draw
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +20,9 @@ from jaxtyping import Float64
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+
+MEAN = "mean"
+"""In the place of a collection: the mean over all."""
 
 Sample: TypeAlias = Float64[npt.NDArray[np.float64], "n *values"]
 """One value a query, or some that the statistic makes one of."""
@@ -104,6 +108,20 @@ def table(figures: Sequence[Figure], with_intervals: Container[str]) -> str:
     lines += [[*names, *(found.get(metric, "") for metric in metrics)] for names, found in cells.items()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(_line(line, widths) for line in [lines[0], ["-" * width for width in widths], *lines[1:]])
+
+
+def means(figures: Iterable[Figure]) -> list[Figure]:
+    """Average over collections what every one of them has, of those that have the metric at all."""
+    of_metric: dict[str, set[str]] = {}
+    found: dict[tuple[str, str, str, str], list[Figure]] = {}
+    for figure in figures:
+        of_metric.setdefault(figure.metric, set()).add(figure.collection)
+        found.setdefault((figure.benchmark, figure.method, figure.setting, figure.metric), []).append(figure)
+    return [
+        replace(own[0], collection=MEAN, value=mean(figure.value for figure in own), low=None, high=None, n=len(own))
+        for (_, _, _, metric), own in found.items()
+        if len(own) == len(of_metric[metric])
+    ]
 
 
 def _line(line: Sequence[str], widths: Sequence[int]) -> str:

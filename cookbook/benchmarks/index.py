@@ -1,8 +1,8 @@
 """The vector index on real passages: what it finds, what it keeps, how long it takes.
 
-``python -m rarebit.cookbook.benchmarks.index --data DIR [--collections eltec-eng] [--rows 50000] [--queries 1000]``
+``python -m rarebit.cookbook.benchmarks.index --data DIR [--collections eltec-eng] [--rows 200000] [--queries 1000]``
 
-From each collection, distinct paragraphs of at least 80 characters are drawn at random (seeded); the first ``--rows`` are
+From each collection, distinct paragraphs of at least 30 characters are drawn at random (seeded); the first ``--rows`` are
 stored with their texts and metadata, the others are the queries, so no query finds itself. All are embedded with MiniLM.
 Everything runs in one process with one faiss thread, in a temporary folder.
 
@@ -53,6 +53,7 @@ from rarebit import And, Collection, Compare, Filter
 from rarebit.arrays import RowIds, Vector, Vectors
 from rarebit.cookbook.benchmarks.embedded import chosen, default_cache, embedded, read_corpus
 from rarebit.cookbook.benchmarks.figures import Figure, Subject, p95, table, write_json
+from rarebit.cookbook.benchmarks.judged import SHORTEST
 from rarebit.cookbook.benchmarks.methods import (
     BUCKETS,
     FLAT,
@@ -70,7 +71,6 @@ from rarebit.cookbook.benchmarks.methods import (
     timed,
 )
 
-SHORTEST = 80
 WARM_UP = 10
 WIDTHS = (100, 10, 1)
 FILTERED_QUERIES = 100
@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of collections in BEIR layout")
     parser.add_argument("--collections", default="eltec-eng", help="names of collections, with commas between")
-    parser.add_argument("--rows", type=int, default=50_000, help="passages to store")
+    parser.add_argument("--rows", type=int, default=200_000, help="passages to store")
     parser.add_argument("--queries", type=int, default=1000, help="passages to ask with")
     parser.add_argument("--quick", action="store_true", help="2,000 rows and 100 queries")
     parser.add_argument("--json", type=Path, help="file to write the figures to")

@@ -162,22 +162,29 @@ class Judge:
 
     def recall(self, places: RowIdMatrix, k: int) -> PerQuery:
         """Give the share of the exact k best that are among the first k."""
-        found = self._scores(self.collection.docs, places[:, :k]) >= self._least[k]
+        found = scored(self.collection.docs, self.collection.queries, places[:, :k]) >= self._least[k]
         shares: PerQuery = found.sum(axis=1) / min(k, len(self.collection.docs))
         return shares
 
     def re_ranked(self, places: RowIdMatrix) -> RowIdMatrix:
         """Sort candidates by the scores of their fine vectors."""
-        order = np.argsort(-self._scores(self._decoded, places), axis=1, kind="stable")
-        return np.take_along_axis(places, order, axis=1)
+        return sorted_by(self._decoded, self.collection.queries, places)
 
-    def _scores(self, vectors: Vectors, places: RowIdMatrix) -> ScoreMatrix:
-        scores = np.empty(places.shape, np.float32)
-        for start in range(0, len(places), BATCH):
-            rows = slice(start, start + BATCH)
-            scores[rows] = np.einsum("qkd,qd->qk", vectors[places[rows]], self.collection.queries[rows])
-        scores[places < 0] = -np.inf
-        return scores
+
+def scored(vectors: Vectors, queries: Queries, places: RowIdMatrix) -> ScoreMatrix:
+    """Give the inner products of (q, dim) queries with the vectors at (q, k) places; minus infinity where there is none."""
+    scores = np.empty(places.shape, np.float32)
+    for start in range(0, len(places), BATCH):
+        rows = slice(start, start + BATCH)
+        scores[rows] = np.einsum("qkd,qd->qk", vectors[places[rows]], queries[rows])
+    scores[places < 0] = -np.inf
+    return scores
+
+
+def sorted_by(vectors: Vectors, queries: Queries, places: RowIdMatrix) -> RowIdMatrix:
+    """Sort the (q, k) places of each query by the inner products of the vectors there, the highest first."""
+    order = np.argsort(-scored(vectors, queries, places), axis=1, kind="stable")
+    return np.take_along_axis(places, order, axis=1)
 
 
 def ndcg(places: RowIdMatrix, gains: Sequence[Gains], k: int = K) -> PerQuery:

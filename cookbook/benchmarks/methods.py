@@ -127,6 +127,7 @@ VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
     RAREBIT: ("default", {}),
     "rarebit, codes alone": ("fine='none'", {"fine": "none"}),
     "rarebit, finer": ("fine='float16'", {"fine": "float16"}),
+    "rarebit, half the memory": ("codec='trellis24'", {"codec": "trellis24"}),
     "rarebit, exact": ("codec='float32'", {"codec": "float32"}),
 }
 

@@ -1,6 +1,6 @@
 """The plot of the codec benchmark: size against quality, one line a codec.
 
-``python -m rarebit.cookbook.benchmarks.plots FIGURES.json OUT.svg``
+``python -m rarebit.cookbook.benchmarks.plots FIGURES.json [MORE.json] --out OUT.svg``
 
 A point is the mean over collections. Only points of methods that were measured on all collections are drawn, so that all are
 means over the same ones.
@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import mean
 from typing import Any, TypeAlias
 
 from rarebit.cookbook.benchmarks.codec_methods import OURS
 from rarebit.cookbook.benchmarks.codec_rivals import FLAT
-from rarebit.cookbook.benchmarks.figures import Figure
+from rarebit.cookbook.benchmarks.figures import Figure, means, table
 from rarebit.errors import MissingExtraError
 
 PANELS = {
@@ -42,17 +41,12 @@ Line: TypeAlias = list[tuple[float, float]]
 
 def lines(figures: Sequence[Figure], metric: str) -> dict[str, Line]:
     """Make the line of each method from the means over collections."""
-    sizes = {(figure.collection, figure.method, figure.setting): figure.value for figure in figures if figure.metric == "bytes"}
-    chosen = [figure for figure in figures if figure.metric == metric and figure.method != FLAT]
-    collections = {figure.collection for figure in chosen}
-    by_point: dict[tuple[str, str], list[Figure]] = {}
-    for figure in chosen:
-        by_point.setdefault((figure.method, figure.setting), []).append(figure)
+    averaged = means(figures)
+    sizes = {(figure.method, figure.setting): figure.value for figure in averaged if figure.metric == "bytes"}
     found: dict[str, Line] = {}
-    for (method, setting), own in by_point.items():
-        if {figure.collection for figure in own} == collections:
-            size = mean(sizes[figure.collection, method, setting] for figure in own)
-            found.setdefault(method, []).append((size, mean(figure.value for figure in own)))
+    for figure in averaged:
+        if figure.metric == metric and figure.method != FLAT:
+            found.setdefault(figure.method, []).append((sizes[figure.method, figure.setting], figure.value))
     return {method: sorted(points) for method, points in found.items()}
 
 
@@ -118,14 +112,16 @@ def _draw_panel(axes: Any, found: dict[str, Line], styles: dict[str, dict[str, A
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw a plot of a file of figures."""
+    """Print and draw the means of files of figures."""
     parser = argparse.ArgumentParser(
         prog="python -m rarebit.cookbook.benchmarks.plots", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("figures", type=Path, help="what the benchmark wrote with --json")
-    parser.add_argument("out", type=Path, help="svg or png file")
+    parser.add_argument("figures", type=Path, nargs="+", help="what runs of the benchmark wrote with --json")
+    parser.add_argument("--out", type=Path, required=True, help="svg or png file")
     given = parser.parse_args(arguments)
-    draw([Figure(**row) for row in json.loads(given.figures.read_text(encoding="utf-8"))], given.out)
+    figures = [Figure(**row) for path in given.figures for row in json.loads(path.read_text(encoding="utf-8"))]
+    print(table(means(figures), ()))
+    draw(figures, given.out)
     return 0
 
 

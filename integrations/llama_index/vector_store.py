@@ -23,7 +23,7 @@ from rarebit.integrations.llama_index.querying import search
 from rarebit.retrievers.collection import Collection, Compare, EmbeddingFingerprint
 from rarebit.retrievers.collection.collection import BATCH_ROWS, LOCK_TIMEOUT
 from rarebit.retrievers.collection.filters import matches_everything
-from rarebit.retrievers.collection.settings import Metric
+from rarebit.retrievers.collection.settings import CHANGEABLE, Metric
 
 DEFAULT_NAMESPACE = "default"
 NAMESPACE_SEPARATOR = "__"
@@ -156,6 +156,15 @@ class RarebitVectorStore(BasePydanticVectorStore):
     def class_name(cls) -> str:
         """Name the class in serialized components."""
         return "RarebitVectorStore"
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> RarebitVectorStore:
+        """Open the store that :meth:`to_dict` described; a file knows itself which codec it has by now."""
+        path = data.get("path")
+        if path is not None and Path(path).exists():
+            data = {name: value for name, value in data.items() if name not in CHANGEABLE}
+        store: RarebitVectorStore = super().from_dict(data, **kwargs)
+        return store
 
     @property
     def client(self) -> Collection:

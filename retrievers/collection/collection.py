@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from rarebit.arrays import Vectors, VectorsLike
@@ -131,8 +132,8 @@ class Collection(Searches):
 
     @property
     def settings(self) -> Settings:
-        """What the collection was made with."""
-        return self._engine.settings
+        """What the collection was made with, and what was chosen since."""
+        return self._engine.refresh()
 
     def add(
         self,
@@ -171,7 +172,7 @@ class Collection(Searches):
                 for part, new in batch.parts(batch_size):
                     writer.write(part, new)
                     bar.update(len(new))
-        self._engine.learn_settings(writer.settings)
+        self._engine.refresh()
         return list(batch.ids)
 
     def check_fingerprint(self, fingerprint: EmbeddingFingerprint | str) -> None:
@@ -308,7 +309,7 @@ class Collection(Searches):
         _check_one_way(codec, memory_per_vector, target_recall)
         given = {"codec": codec, "fine": fine, "memory_per_vector": memory_per_vector, "target_recall": target_recall}
         asked = {name: value for name, value in given.items() if value is not None}
-        prepared = None if queries is None else self._engine.prepared(queries)
+        prepared = None if queries is None or np.size(queries) == 0 else self._engine.prepared(queries)
         Recompression(self._engine, asked, prepared, progress=progress).run()
         return self.stats()
 

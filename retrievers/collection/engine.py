@@ -107,9 +107,12 @@ class Engine:
         self.remembered.after_fork()
         self.storage.after_fork()
 
-    def learn_settings(self, settings: Settings) -> None:
-        """Take over the settings of a commit of this process: its dimension may be fixed now, its codec chosen."""
-        self.settings = settings
+    def refresh(self) -> Settings:
+        """Give the settings of the newest commit: its dimension may be fixed now, its codec chosen."""
+        if not self.storage.is_closed:
+            with self.storage.read() as connection:
+                self._settings_at(connection, read_state(connection))
+        return self.settings
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as the path, or as the content of a collection in memory."""

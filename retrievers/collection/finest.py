@@ -41,6 +41,12 @@ class FinestVectors:
             raise DamagedFileError(f"{len(row_ids) - len(found)} rows have no vector in the file: restore it from a backup")
         return codec.decode(codes)
 
+    @property
+    def kept_as(self) -> str:
+        """The name of the codec that the vectors are decoded from."""
+        codec = self.fine_codec or self.codec
+        return Exact.name if codec is None else codec.name
+
     @cached_property
     def fine_codec(self) -> Codec | None:
         """The codec of the fine tier; None where there is none, or the codes themselves are exact, as before training."""

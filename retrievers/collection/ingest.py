@@ -6,6 +6,7 @@ Everything happens inside the caller's write transaction, so a call is kept whol
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 from rarebit.arrays import Vectors, VectorsLike, as_vectors, normalized
 from rarebit.compressors.vectors import SearchableCodec
-from rarebit.errors import DuplicateIdError, InputError
+from rarebit.errors import CodecError, CodecWarning, DuplicateIdError, InputError, VectorError
 from rarebit.retrievers.collection import rows, training
 from rarebit.retrievers.collection.arguments import as_ids
 from rarebit.retrievers.collection.finest import stored_codec
@@ -76,7 +77,24 @@ class Writer:
         fine = None if self._fine is None else self._fine.encode(vectors)
         rows.replace(self._connection, new, self._codec.encode(vectors), fine)
         if training.is_due(self._connection, self.settings, self._codec):
-            self._use(*training.train(self._connection, self.settings, self._codec))
+            self._train()
+
+    def _train(self) -> None:
+        """Train, or go on as before where that cannot be: rows are not refused because of the code that they will have."""
+        self._connection.execute("SAVEPOINT training")
+        try:
+            trained = training.train(self._connection, self.settings, self._codec)
+        except (CodecError, VectorError) as error:
+            self._connection.execute("ROLLBACK TO training")
+            warnings.warn(
+                f"the codec {self.settings.codec!r} cannot be learned from these rows ({error}). They are kept and found as "
+                "before: choose another with recompress(codec=...)",
+                CodecWarning,
+                stacklevel=4,
+            )
+        else:
+            self._use(*trained)
+        self._connection.execute("RELEASE training")
 
 
 def _counted(name: str, given: Iterable[Any], count: int) -> Sequence[Any]:

@@ -9,13 +9,14 @@ next recompression removes.
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from rarebit.arrays import Queries
-from rarebit.errors import CodecError, CollectionError, SettingsError
+from rarebit.errors import CodecError, CollectionError, RarebitError, SettingsError
 from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection import training
 from rarebit.retrievers.collection.engine import Engine
@@ -62,19 +63,26 @@ class Recompression:
             CodecError: there are too few rows to learn from.
             CollectionError: another recompression or training came in between.
         """
+        self._engine.storage.check_writable()
         with self._engine.storage.read() as connection:
             state, source = self._source(connection)
             wanted = self._wanted(source)
             sample = source.of(training.sampled_ids(connection))
         if not len(sample):
             raise CodecError("the collection has no rows to learn a code from: add some first")
-        settings, codec = training.learned(sample, wanted, state.row_count, self._queries, progress=self._progress)
+        settings, codec = training.learned(
+            sample, wanted, state.row_count, self._queries, kept_as=source.kept_as, progress=self._progress
+        )
         del sample
         fine = settings.new_fine_codec()
         codecs = (codec, None if fine is None or _is_kept(source, settings) else fine.with_dim(codec.dim))
         self._begin()
-        last = self._encode_all(state, codecs)
-        self._change_over(state, settings, codecs, last)
+        try:
+            last = self._encode_all(state, codecs)
+            self._change_over(state, settings, codecs, last)
+        except BaseException:
+            self._abandon()
+            raise
 
     def _source(self, connection: Connection) -> tuple[State, FinestVectors]:
         kept = settings_.load(connection) or self._engine.settings
@@ -90,17 +98,27 @@ class Recompression:
     def _wanted(self, source: FinestVectors) -> Settings:
         """Put what was asked for into the collection's settings; a codec and a budget replace each other."""
         kept = source.settings
-        chosen = {"memory_per_vector": None, "target_recall": None, "candidates": None, "choice": None}
-        replaced = chosen if {"codec", "memory_per_vector", "target_recall"} & set(self._asked) else {}
-        codec = self._asked.get("codec", kept.codec)
-        fine = {} if kept.fine in FINER.get(codec, FINE[:-1]) else {"fine": None}
-        return replace(kept, **{**replaced, **fine, **self._asked})
+        forgotten = {"memory_per_vector": None, "target_recall": None, "candidates": None, "choice": None}
+        to_choose = {"memory_per_vector", "target_recall"} & set(self._asked)
+        replaced = forgotten if "codec" in self._asked or to_choose else {}
+        codec = self._asked.get("codec", Settings.codec if to_choose else kept.codec)
+        # Codes that needed no fine tier give way to some that do.
+        needs_one = kept.codec in FINER and codec not in FINER and kept.fine == NO_FINE
+        fine = {"fine": None} if needs_one or kept.fine not in FINER.get(codec, FINE) else {}
+        return replace(kept, **{**replaced, "codec": codec, **fine, **self._asked})
 
     def _begin(self) -> None:
         with self._engine.storage.write() as connection:
             for statement in CREATE.strip().split(";\n"):
                 connection.execute(statement)
             connection.execute("INSERT INTO recompression VALUES (?)", (self._token,))
+
+    def _abandon(self) -> None:
+        """Drop the tables of this run, to free their space; where that fails too, the next run does it."""
+        with suppress(RarebitError), self._engine.storage.write() as connection:
+            if _token_of(connection) == self._token:
+                for table in (*NEW_TABLES, "recompression"):
+                    connection.execute(f"DROP TABLE {table}")
 
     def _encode_all(self, state: State, codecs: Codecs) -> int:
         """Encode batch by batch, and leave the last rows to the changing over; gives the last row id."""
@@ -135,17 +153,23 @@ class Recompression:
                     connection.execute(f"DROP TABLE {old}")
                     connection.execute(f"ALTER TABLE {new} RENAME TO {old}")
             connection.execute("DROP TABLE recompression")
-            training.take_over(connection, replace(settings, trained_rows=read_state(connection).row_count), codecs[0])
+            kept = settings_.load(connection) or settings  # the fingerprint may have been completed meanwhile
+            settings = replace(settings, fingerprint=kept.fingerprint, trained_rows=read_state(connection).row_count)
+            training.take_over(connection, settings, codecs[0])
 
     def _check_unchanged(self, connection: Connection, state: State) -> None:
         """Neither another training nor another recompression may have come in between."""
-        tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'recompression'").fetchone()[0]
-        token = connection.execute("SELECT token FROM recompression").fetchone() if tables else None
-        if read_state(connection).generation != state.generation or token != (self._token,):
+        if read_state(connection).generation != state.generation or _token_of(connection) != self._token:
             raise CollectionError(
                 f"the codes of {self._engine.storage} were changed by another call meanwhile, and this one changed nothing: "
                 "call recompress() again if it is still wanted"
             )
+
+
+def _token_of(connection: Connection) -> str | None:
+    """Tell whose the tables of a recompression are; None where there are none."""
+    tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'recompression'").fetchone()[0]
+    return str(connection.execute("SELECT token FROM recompression").fetchone()[0]) if tables else None
 
 
 def _is_kept(source: FinestVectors, settings: Settings) -> bool:

@@ -171,6 +171,8 @@ def reconciled(kept: Settings, asked: Mapping[str, Any], name: str) -> Settings:
         own = getattr(kept, setting)
         if wanted is None or setting == "fingerprint" or (setting == "dim" and own is None):
             continue
+        if setting == "fine" and kept.is_chosen and _is_as_fine(own, wanted):
+            continue
         if own != wanted:
             change = "call recompress() to change it" if setting in CHANGEABLE else "make a new collection"
             raise SettingsError(
@@ -185,6 +187,11 @@ def reconciled(kept: Settings, asked: Mapping[str, Any], name: str) -> Settings:
             "compared: use the model that filled it, or make a new collection"
         )
     return replace(kept, dim=kept.dim or asked.get("dim"), fingerprint=kept.fingerprint.completed(fingerprint))
+
+
+def _is_as_fine(own: str, wanted: str) -> bool:
+    """Whether a chosen fine tier is what was asked for or finer; codes that are chosen without one are finer themselves."""
+    return own == wanted or (wanted != NO_FINE and FINE.index(own) > FINE.index(wanted))
 
 
 def _comparable(part: Any) -> Any:

@@ -103,11 +103,20 @@ class Storage:
                 connection.execute("BEGIN")
                 yield connection
 
+    def check_writable(self) -> None:
+        """Raise ReadOnlyError if nothing may be written."""
+        if self.read_only:
+            raise errors.ReadOnlyError(f"{self} was opened read-only: open it without read_only=True to write")
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Give the writing connection; commit at the end of the block, undo everything if it raises."""
-        if self.read_only:
-            raise errors.ReadOnlyError(f"{self} was opened read-only: open it without read_only=True to write")
+        self.check_writable()
         with self._translated(), self._in_turn(wait=self.lock_timeout) as connection:
             if self._turns_held > 1:
                 raise errors.InputError(

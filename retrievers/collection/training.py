@@ -1,7 +1,8 @@
 """Learning the code of a collection from its own rows.
 
 The first training is part of the write that reaches the minimum. A collection that has grown eightfold since is trained again
-in the same way, until the sample that codes are learned from is full: what came first need not be like what comes later.
+in the same way, up to the size of the sample that codes are learned from: what came first need not be like what comes later.
+Beyond it, encoding every row anew would keep other writers waiting for too long; ``recompress`` does it without.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rarebit.arrays import Codes, FineCodes, Queries, Vectors
 from rarebit.compressors.vectors import Codec, SearchableCodec
 from rarebit.compressors.vectors.choosing import choose
 from rarebit.compressors.vectors.exact import Exact
+from rarebit.errors import CodecError
 from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection.finest import FinestVectors
 from rarebit.retrievers.collection.settings import Settings
@@ -29,6 +31,9 @@ SAMPLE_ROWS = 65_536
 """Rows that a code is learned from, drawn at random."""
 
 BATCH_ROWS = 8192
+COPIES = 4
+"""Copies that a row may have on average among those that are learned from."""
+
 GROWTH = 8
 """How many times as many rows as at the last training call for another."""
 
@@ -42,24 +47,34 @@ def is_due(connection: Connection, settings: Settings, codec: SearchableCodec) -
     if isinstance(codec, Exact):
         return count >= (settings.training_minimum or wanted.training_minimum)
     vectors_are_kept = settings.new_fine_codec() is not None
-    return vectors_are_kept and 0 < settings.trained_rows < SAMPLE_ROWS and count >= GROWTH * settings.trained_rows
+    grown = GROWTH * settings.trained_rows
+    return vectors_are_kept and 0 < grown <= min(SAMPLE_ROWS, count)
 
 
 def learned(
-    vectors: Vectors, settings: Settings, row_count: int, queries: Queries | None = None, *, progress: bool = False
+    vectors: Vectors,
+    settings: Settings,
+    row_count: int,
+    queries: Queries | None = None,
+    *,
+    kept_as: str = Exact.name,
+    progress: bool = False,
 ) -> tuple[Settings, SearchableCodec]:
-    """Choose the codec if it is to be chosen, and fit it; gives the settings with what was chosen."""
+    """Choose the codec if it is to be chosen, and fit it; gives the settings with what was chosen.
+
+    ``kept_as`` is what the vectors were decoded from: what is measured is measured against them.
+    """
     if settings.is_chosen:
-        settings = settings.chosen(
-            choose(
-                vectors,
-                code_bytes=settings.code_bytes,
-                target_recall=settings.target_recall,
-                queries=queries,
-                fine=settings.fines,
-                progress=progress,
-            )
+        choice = choose(
+            vectors,
+            code_bytes=settings.code_bytes,
+            target_recall=settings.target_recall,
+            queries=queries,
+            fine=settings.fines,
+            progress=progress,
         )
+        against = "" if kept_as == Exact.name else f"; measured against the vectors as {kept_as} keeps them"
+        settings = settings.chosen(replace(choice, reason=choice.reason + against))
     codec = settings.new_codec().fit(vectors, queries, progress=progress)
     return replace(settings, trained_rows=row_count), codec
 
@@ -75,7 +90,9 @@ def sampled_ids(connection: Connection, seed: int = 0) -> list[int]:
 def train(connection: Connection, settings: Settings, codec: SearchableCodec) -> tuple[Settings, SearchableCodec]:
     """Learn the code anew inside a write transaction, and encode every row in it."""
     source = FinestVectors(connection, settings, codec)
-    chosen, trained = learned(source.of(sampled_ids(connection)), settings, read_state(connection).row_count)
+    sample, row_count = source.of(sampled_ids(connection)), read_state(connection).row_count
+    _check_unlike(sample, settings)
+    chosen, trained = learned(sample, settings, row_count, kept_as=source.kept_as)
     fine = chosen.new_fine_codec()
     new_fine = None if fine is None or chosen.fine == settings.fine else fine.with_dim(trained.dim)
     last = 0
@@ -86,6 +103,14 @@ def train(connection: Connection, settings: Settings, codec: SearchableCodec) ->
         connection.execute("DELETE FROM fine")
     take_over(connection, chosen, trained)
     return chosen, trained
+
+
+def _check_unlike(sample: Vectors, settings: Settings) -> None:
+    """Raise CodecError for rows that are nearly all copies: what is learned from them says nothing about others."""
+    wanted = settings.training_minimum or settings.new_codec().training_minimum
+    unlike = len(set(map(bytes, sample)))
+    if COPIES * unlike < min(wanted, len(sample)):
+        raise CodecError(f"only {unlike} of {len(sample)} rows differ from each other, wanted {-(-wanted // COPIES)} at least")
 
 
 def ids_after(connection: Connection, row_id: int) -> list[int]:

@@ -102,8 +102,8 @@ def test_a_killed_run_goes_on_behind_what_is_finished(data: Path, monkeypatch: p
     assert len(measured) == 8
     assert sum(measured.values()) == 9, "one was begun twice"
     assert len({(row["collection"], row["method"]) for row in rows}) == 8
+    part.write_text(json.dumps({"benchmark": "other"}) + "\n")
     with pytest.raises(InputError, match="another kind of run"):
-        part.write_text(json.dumps({"benchmark": "other"}) + "\n")
         run(data, *FEW)
 
 

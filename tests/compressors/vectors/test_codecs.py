@@ -182,3 +182,24 @@ def test_unknown_names_list_the_known_ones() -> None:
 def test_float16_refuses_what_it_cannot_hold() -> None:
     with pytest.raises(VectorError, match="float16"):
         codec_named("float16").fit([[1e6, 0.0]]).encode([[1e6, 0.0]])
+
+
+def test_no_queries_find_nothing(searchable: SearchableCodec, vectors: np.ndarray) -> None:
+    scanner = searchable.scanner(searchable.encode(vectors[:50]))
+    scores, places = scanner.search(searchable.prepare_queries(np.empty((0, DIM), np.float32)), 5)
+    assert scores.shape == places.shape == (0, 5)
+
+
+def test_a_code_depends_on_its_own_vector_only(codec: Codec, vectors: np.ndarray) -> None:
+    others = vectors[:40].copy()
+    others[0] *= 60_000  # the most that float16 can hold
+    assert np.array_equal(codec.encode(others)[1:], codec.encode(vectors[1:40]))
+
+
+@pytest.mark.parametrize("spelling", ["pq24", "pca24,sq8"])
+def test_a_fit_that_fails_leaves_the_codec_unfitted(spelling: str) -> None:
+    codec = codec_named(spelling)
+    with pytest.raises(CodecError):
+        codec.fit(unit_vectors(5, dim=20))
+    with pytest.raises(NotFittedError):
+        codec.encode(unit_vectors(5, dim=20))

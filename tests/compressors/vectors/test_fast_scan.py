@@ -68,6 +68,37 @@ def test_candidates_among_some_or_among_few_are_those_of_a_search(codes: Codes) 
     assert (codes.scanner.candidates(codes.tables, COUNT + 5)[1][:, -5:] == NOWHERE).all()
 
 
+@pytest.mark.parametrize("parts", [1, 8, 95])
+def test_codes_of_the_lowest_sum_are_found_too(parts: int) -> None:
+    scanner = FastScan(pack_nibbles(np.zeros((200, parts), np.uint8)), parts)
+    for tables in (np.zeros((2, 16 * parts + 1), np.float32), np.tile(np.arange(16, dtype=np.float32), (2, parts))):
+        prepared = np.pad(tables, ((0, 0), (0, 16 * parts + 1 - tables.shape[1])))
+        for find in (scanner.search, scanner.candidates):
+            scores, places = find(prepared, 150)
+            assert all(len(set(row)) == 150 and min(row) >= 0 for row in places.tolist())
+            assert np.allclose(scores, 0, atol=1e-5)
+
+
+def test_among_some_the_codes_of_the_lowest_sum_are_found_too() -> None:
+    scanner = FastScan(pack_nibbles(np.zeros((5000, 4), np.uint8)), 4)
+    allowed = np.arange(5000) % 2 == 1
+    places = scanner.search(np.zeros((1, 65), np.float32), 2000, allowed)[1][0]
+    assert len(set(places.tolist())) == 2000
+    assert (places % 2 == 1).all()
+
+
+def test_factors_that_carry_lengths_decide() -> None:
+    rng = np.random.default_rng(0)
+    values, tables = rng.integers(16, size=(COUNT, 8), dtype=np.uint8), rng.standard_normal((3, 129)).astype(np.float32)
+    factors = rng.lognormal(0, 1, COUNT).astype(np.float32)
+    sums = (
+        np.stack([table[:-1].reshape(8, 16)[np.arange(8), values].sum(axis=1) for table in tables]) * factors + tables[:, -1:]
+    )
+    scanner = FastScan(pack_nibbles(values), 8, factors)
+    for find in (scanner.search, scanner.candidates):
+        assert np.allclose(find(tables, 10)[0], -np.sort(-sums, axis=1)[:, :10], rtol=1e-4)
+
+
 def test_packed_factors_multiply_like_the_floats_they_decode_to() -> None:
     plain = Codes(8, with_factors=True)
     assert plain.factors is not None

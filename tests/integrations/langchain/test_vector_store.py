@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
 from rarebit import Collection, EmbeddingFingerprint, errors
 from rarebit.integrations.langchain import RarebitVectorStore
@@ -66,6 +66,20 @@ class TestConstruction:
             settings = collection.settings
             assert collection.path == path
             assert (settings.codec, settings.metric, settings.fine, settings.dim) == ("sq8", "inner_product", "none", 2)
+
+    def test_a_codec_is_chosen_for_a_target(self, tmp_path: Path) -> None:
+        embeddings = DeterministicFakeEmbedding(size=32)
+        texts = [f"text {number}" for number in range(400)]
+        settings: dict[str, Any] = {"path": tmp_path / "c.rarebit", "target_recall": 0.95}
+        store = RarebitVectorStore.from_texts(texts, embeddings, training_minimum=300, **settings)
+        choice = store.collection.stats().choice
+        assert choice is not None
+        assert choice["chosen"]["recall"] >= 0.95
+        assert store.similarity_search("text 17", k=1)[0].page_content == "text 17"
+        store.collection.close()
+        again = RarebitVectorStore(embeddings, **settings)
+        assert again.collection.stats().choice == choice
+        assert again.similarity_search("text 18", k=1)[0].page_content == "text 18"
 
     def test_an_open_collection_is_used_as_it_is(self, compass: Embeddings) -> None:
         with Collection.open() as collection:

@@ -105,6 +105,31 @@ def test_to_dict_is_enough_to_open_it_again(tmp_path: Path):
     assert again.client.settings == made.client.settings
 
 
+def test_a_codec_is_chosen_for_a_budget_and_named_when_it_is_opened_again(tmp_path: Path):
+    store = RarebitVectorStore(tmp_path / "c.rarebit", memory_per_vector=12, training_minimum=300)
+    vectors = np.random.default_rng(0).standard_normal((400, 64)) * np.linspace(2, 0.1, 64)
+    store.add([TextNode(id_=f"{place}", text="", embedding=vector.tolist()) for place, vector in enumerate(vectors)])
+    stats = store.client.stats()
+    assert stats.choice is not None
+    assert stats.choice["chosen"]["code_size"] <= 8
+    assert stats.codec == stats.choice["chosen"]["codec"]
+    found = store.query(VectorStoreQuery(query_embedding=vectors[7].tolist(), similarity_top_k=1))
+    assert found.ids == ["7"]
+    again = RarebitVectorStore.from_dict(store.to_dict())
+    assert again.client.stats().choice == stats.choice
+    assert again.memory_per_vector == 12
+
+
+def test_a_description_from_before_another_codec_still_opens_the_file(tmp_path: Path):
+    store = RarebitVectorStore(tmp_path / "c.rarebit")
+    store.add([TextNode(id_="a", text="", embedding=[1.0, 0.0])])
+    described = store.to_dict()
+    store.client.recompress(codec="sq8")
+    assert RarebitVectorStore.from_dict(described).client.stats().codec == "sq8"
+    with pytest.raises(SettingsError, match="codec"):
+        RarebitVectorStore(tmp_path / "c.rarebit", codec="sq4")
+
+
 def test_a_misspelt_keyword_is_an_error():
     with pytest.raises(TypeError, match="codce"):
         RarebitVectorStore(codce="sq8")  # type: ignore[call-arg]

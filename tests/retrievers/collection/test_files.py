@@ -25,10 +25,10 @@ def collection(request: pytest.FixtureRequest, tmp_path: Path) -> Collection:
 def test_every_byte_is_counted(collection: Collection) -> None:
     stats = collection.stats()
     assert (stats.count, stats.dim, stats.trained) == (2000, 64, True)
-    blocks_of_32, parts, table = 63 * 32, 14, 16 * 16 * 4
+    blocks_of_64, parts, table = 32 * 64, 14, 16 * 16 * 4
     codec = collection._engine.index._view.codec  # type: ignore[union-attr]
     assert stats.memory == {
-        "codes": blocks_of_32 * 7 + 2000 + parts * table,
+        "codes": blocks_of_64 * 7 + 2000 + parts * table,
         "row_ids": 2000 * 4,
         "bitmaps": 0,
         "codec": codec.state_bytes,  # type: ignore[union-attr]

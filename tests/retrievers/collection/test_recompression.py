@@ -14,8 +14,9 @@ import pytest
 from support.vectors import clustered, exact_ids
 
 from rarebit import Collection
-from rarebit.errors import CodecError, CollectionError, InputError, SettingsError
+from rarebit.errors import CodecError, CollectionError, FingerprintError, InputError, ReadOnlyError, SettingsError
 from rarebit.retrievers.collection import training
+from rarebit.retrievers.collection.code_index import View
 from rarebit.retrievers.collection.recompression import Recompression
 
 COUNT = 3000
@@ -88,13 +89,16 @@ def test_a_budget_is_kept_and_what_was_measured_is_told() -> None:
     assert stats.disk["codes"] == COUNT * chosen["code_size"]
     assert {trial["codec"] for trial in measured} >= {"trellis8", "variance8", "pq8", "pca8,sq8"}
     assert chosen["recall_of_codes"] == max(trial["recall_of_codes"] for trial in measured)
-    assert recall(collection, vectors, clustered(30, seed=1)) > chosen["recall"] - 0.05
+    again = collection.recompress().choice  # of all rows now, and not of the first thousand
+    assert again is not None
+    assert abs(recall(collection, vectors, clustered(100, seed=1)) - again["chosen"]["recall"]) < 0.05
     assert stats.as_dict()["choice"]["rows"] == stats.choice["rows"]
 
 
 def test_a_target_is_reached_with_the_smallest_code() -> None:
     low, _ = filled(target_recall=0.6, fine="none")
     high, vectors = filled(target_recall=0.99)
+    high.recompress()
     assert low.stats().disk["codes"] < high.stats().disk["codes"] or low.stats().disk["fine"] == 0
     chosen = high.stats().choice["chosen"]  # type: ignore[index]
     assert chosen["recall"] >= 0.99
@@ -202,6 +206,7 @@ KILLED = """
 import sys
 from rarebit import Collection
 from rarebit.retrievers.collection import training
+from rarebit.retrievers.collection.code_index import View
 training.BATCH_ROWS = 100
 collection = Collection.open(sys.argv[1])
 print("ready", flush=True)
@@ -257,3 +262,102 @@ def test_searches_go_on_in_other_threads(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+@pytest.mark.parametrize("codec", ["float32", "float16"])
+def test_exact_codes_give_way_to_small_ones_with_a_fine_tier(codec: str) -> None:
+    collection, _ = filled(codec=codec, count=300)
+    stats = collection.recompress(memory_per_vector=12)
+    assert (stats.fine, stats.disk["fine"]) == ("int8", 300 * 68)
+    assert collection.recompress(target_recall=0.9, fine="int4").fine != "none"
+
+
+def test_with_no_wish_everything_stays_as_it_is() -> None:
+    collection, _ = filled(count=60, fine="none")
+    assert collection.recompress().fine == "none"
+
+
+def test_opened_again_with_the_words_that_made_it(tmp_path: Path) -> None:
+    words = {"target_recall": 1.0, "fine": "int8"}
+    collection, _ = filled(tmp_path / "c.rarebit", count=1500, **words)
+    collection.close()
+    Collection.open(tmp_path / "c.rarebit", **words).close()  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="fine"):
+        Collection.open(tmp_path / "c.rarebit", fine="none")
+
+
+def test_a_generous_budget_is_met_without_compression() -> None:
+    collection, vectors = filled(count=1200, memory_per_vector=2 * 64 + 4)
+    assert (collection.stats().codec, collection.stats().fine) == ("float16", "none")
+    assert recall(collection, vectors, clustered(20, seed=1)) > 0.98
+
+
+def test_a_fingerprint_that_is_learned_meanwhile_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    collection, _ = filled(tmp_path / "c.rarebit", count=200)
+    begin = Recompression._begin
+
+    def begun_while_another_opens(run: Recompression) -> None:
+        begin(run)
+        Collection.open(tmp_path / "c.rarebit", fingerprint="model-a").close()
+
+    monkeypatch.setattr(Recompression, "_begin", begun_while_another_opens)
+    collection.recompress(codec="sq8")
+    with pytest.raises(FingerprintError, match="model-b"):
+        Collection.open(tmp_path / "c.rarebit", fingerprint="model-b")
+
+
+def test_a_run_that_fails_gives_its_space_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    collection, _ = filled(tmp_path / "c.rarebit", count=200)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recompression, "_change_over", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collection.recompress(codec="sq8")
+    with sqlite3.connect(tmp_path / "c.rarebit") as file:
+        names = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
+    assert not {"new_codes", "new_fine", "recompression"} & names
+    assert collection.stats().codec == "trellis"
+
+
+def test_the_choice_says_what_it_was_measured_against() -> None:
+    collection, _ = filled(count=1200)
+    choice = collection.recompress(memory_per_vector=12, queries=[]).choice
+    assert choice is not None
+    assert choice["reason"].endswith("measured against the vectors as int8 keeps them")
+
+
+def test_the_number_of_candidates_that_was_measured_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    collection, vectors = filled(count=1500, codec="pq2")
+    collection.recompress(memory_per_vector=6, target_recall=0.999)
+    measured = collection.settings.candidates
+    assert measured is not None
+    assert measured > 100
+    asked: list[int] = []
+    search = View.search
+
+    def watched(view: View, queries: np.ndarray, k: int, *rest: object, **more: object) -> object:
+        asked.append(k)
+        return search(view, queries, k, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(View, "search", watched)
+    for k in (3, 10, 50):
+        collection.search(vectors[0], k)
+    assert asked == [measured, measured, max(measured, 500)]
+
+
+def test_what_may_not_be_written_is_not_even_learned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    filled(tmp_path / "c.rarebit", count=100)[0].close()
+    monkeypatch.setattr(training, "learned", None)
+    with pytest.raises(ReadOnlyError):
+        Collection.open(tmp_path / "c.rarebit", read_only=True).recompress()
+
+
+def test_another_handle_knows_the_settings_at_once(tmp_path: Path) -> None:
+    collection, _ = filled(tmp_path / "c.rarebit", count=100)
+    other = Collection.open(tmp_path / "c.rarebit")
+    collection.recompress(codec="sq8")
+    assert other.settings.codec == "sq8"
+    other.close()
+    assert other.settings.codec == "sq8"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.vectors import clustered, exact_ids
 
-from rarebit import Collection
+from rarebit import Collection, Compare
 from rarebit.compressors.vectors import TrellisCode
+from rarebit.errors import CodecWarning
+from rarebit.retrievers.collection import training
 
 
 def filled(count: int, path: Path | None = None, **settings: object) -> tuple[Collection, np.ndarray]:
@@ -84,7 +87,7 @@ def test_more_candidates_find_more() -> None:
     exact = [set(exact_ids(vectors, query, 10)) for query in queries]
     shares = [len({hit.id for hit in hits} & wanted) / 10 for hits, wanted in zip(few, exact, strict=True)]
     assert np.mean(shares) < 0.9
-    assert recall(collection, vectors, queries) > 0.98
+    assert recall(collection, vectors, queries) > np.mean(shares) + 0.05
 
 
 def test_one_call_beyond_the_minimum_trains_on_its_way(tmp_path: Path) -> None:
@@ -137,3 +140,53 @@ def test_emptied_and_filled_again() -> None:
     collection.add(vectors[:50], ids=[str(number) for number in range(50)], texts=["again"] * 50)
     assert collection.search(vectors[7], 1)[0].id == "7"
     assert len(collection.search_lexical("again", 100)) == 50
+
+
+def test_a_codec_that_cannot_be_learned_keeps_nobody_from_adding() -> None:
+    collection = Collection.open(codec="pca40,sq8", training_minimum=30)
+    vectors = clustered(60)
+    for start in range(0, 40, 10):
+        if start == 20:
+            with pytest.warns(CodecWarning, match=r"pca40,sq8.*got 30 vectors.*recompress"):
+                collection.add(vectors[start : start + 10], ids=[str(number) for number in range(start, start + 10)])
+        else:
+            with warnings.catch_warnings():
+                collection.add(vectors[start : start + 10], ids=[str(number) for number in range(start, start + 10)])
+    assert collection.stats().trained
+    assert collection.search(vectors[25], 1)[0].id == "25"
+
+
+def test_rows_that_are_all_alike_teach_no_codec() -> None:
+    collection, vectors = Collection.open(), clustered(900)
+    with pytest.warns(CodecWarning, match=r"only 1 of 1024 rows differ"):
+        collection.add(np.tile(vectors[:1], (1024, 1)))
+    assert not collection.stats().trained
+    collection.add(vectors, ids=[f"own {number}" for number in range(900)])
+    assert collection.stats().trained
+    assert collection.search(vectors[7], 1)[0].id == "own 7"
+
+
+@pytest.mark.parametrize("codec", ["trellis", "variance", "pq8", "rabitq", "sq4"])
+@pytest.mark.parametrize("fine", ["int8", "none"])
+def test_a_query_of_zeros_still_gets_k(codec: str, fine: str) -> None:
+    collection, vectors = filled(1500, codec=codec, fine=fine)
+    zeros = np.zeros(vectors.shape[1], np.float32)
+    assert len(collection.search(zeros, 10)) == 10
+    collection.delete([str(number) for number in range(300)])
+    assert len(collection.search(zeros, 10)) == 10
+    assert len(collection.search(zeros, 1100, filter=Compare("even", "exists", False))) == 1100
+
+
+def test_a_rotation_is_kept_with_the_first_row(tmp_path: Path) -> None:
+    collection, vectors = filled(5, tmp_path / "c.rarebit", codec="rotation,float16")
+    assert collection.stats().trained
+    assert collection.stats().memory["codec"] == 4 * vectors.shape[1] ** 2
+
+
+def test_more_training_ends_with_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "SAMPLE_ROWS", 1600)
+    collection, _ = filled(200, training_minimum=200)
+    collection.add(clustered(1400, seed=2))
+    assert collection.settings.trained_rows == 1600
+    collection.add(clustered(12_000, seed=3))
+    assert collection.settings.trained_rows == 1600
