@@ -1,8 +1,4 @@
-"""The loop in which every codec that needs torch is trained: steps, looks at held-out queries, and the best of what was seen.
-
-Steps are the same for the same seed: where torch has a faster operation whose result depends on the order in which threads come
-to it, the slower one is used.
-"""
+"""The loop in which everything is trained: steps, looks at held-out queries, and the best of what was seen."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from contextlib import contextmanager
 from threading import RLock
 from typing import Generic, TypeVar
 
-import torch
 from tqdm.auto import tqdm
 
 CHECK = 50
@@ -51,26 +46,27 @@ def best_looked_at(
         progress: whether to show a bar.
     """
     best, best_step, highest = start, 0, measure(start)
-    with reproducible():
-        for step in tqdm(range(1, steps + 1), desc="training codes", unit="step", disable=not progress):
-            course.step()
-            if step % CHECK and step != steps:
-                continue
-            now = course.look()
-            recall = measure(now)
-            if recall > highest:
-                best, best_step, highest = now, step, recall
-            if step - best_step >= PATIENCE * CHECK:
-                break
+    for step in tqdm(range(1, steps + 1), desc="training", unit="step", disable=not progress):
+        course.step()
+        if step % CHECK and step != steps:
+            continue
+        now = course.look()
+        recall = measure(now)
+        if recall > highest:
+            best, best_step, highest = now, step, recall
+        if step - best_step >= PATIENCE * CHECK:
+            break
     return best, best_step
 
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Let torch take operations whose results do not depend on threads, where it has them; a warning says where not.
+    """Let torch take operations whose results do not depend on the order in which threads come to them.
 
-    torch has one such setting for the whole process, so two trainings in it take turns.
+    A warning says where it has none. torch has one such setting for the whole process, so two trainings in it take turns.
     """
+    import torch
+
     with _TURN:
         before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
         torch.use_deterministic_algorithms(True, warn_only=True)

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int64
 
 from rarebit.arrays import Queries, Vectors
-from rarebit.compressors.vectors.course import Course, best_looked_at
+from rarebit.compressors.vectors.course import Course, best_looked_at, reproducible
 from rarebit.compressors.vectors.ranked_losses import contrast, evenly_assigned, list_net, rank_pairs
 from rarebit.compressors.vectors.ranked_product import Quantiser
 from rarebit.compressors.vectors.yardstick import NOWHERE
@@ -76,7 +76,8 @@ def trained(
         progress: whether to show a bar.
     """
     course = _Course(start, examples, options)
-    return best_looked_at(start, course, options.steps, measure, progress=progress)
+    with reproducible():
+        return best_looked_at(start, course, options.steps, measure, progress=progress)
 
 
 class _Student(torch.nn.Module):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rarebit.compressors.vectors.codec import Arrays
-from rarebit.compressors.vectors.course import Course, best_looked_at
+from rarebit.compressors.vectors.course import Course, best_looked_at, reproducible
 from rarebit.compressors.vectors.recurrent_binary import Examples
 from rarebit.compressors.vectors.recurrent_transform import Floats, transform_inputs
 
@@ -52,7 +52,8 @@ def trained(
         progress: whether to show a bar.
     """
     course = _Course(start, examples, config)
-    return best_looked_at(start, course, config["steps"], measure, progress=progress)[0]
+    with reproducible():
+        return best_looked_at(start, course, config["steps"], measure, progress=progress)[0]
 
 
 class _Course(Course[Arrays]):

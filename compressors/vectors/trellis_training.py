@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 
 from rarebit.arrays import Queries, Vectors
-from rarebit.compressors.vectors.course import Course, best_looked_at
+from rarebit.compressors.vectors.course import Course, best_looked_at, reproducible
 from rarebit.compressors.vectors.factors import Factors
 from rarebit.compressors.vectors.fast_scan import unpack_nibbles
 from rarebit.compressors.vectors.grouped_code import Values
@@ -63,7 +63,8 @@ def distilled(code: TrellisCode, vectors: Vectors, queries: Queries | None, *, p
     def recall(reading: TrellisCode) -> float:
         return yardstick.recall(reading.decode(codes))
 
-    best, step = best_looked_at(code, course, STEPS, recall, progress=progress)
+    with reproducible():
+        best, step = best_looked_at(code, course, STEPS, recall, progress=progress)
     return best if step else None
 
 

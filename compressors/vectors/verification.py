@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Int64
-from tqdm.auto import tqdm
 
 from rarebit.arrays import Queries, Vectors
+from rarebit.compressors.vectors.course import Course, best_looked_at
 from rarebit.errors import CodecError, InputError, NotFittedError
 
 FEWEST = 64
@@ -36,12 +36,6 @@ RATE = 1e-4
 
 BATCH = 32
 """Queries a step."""
-
-CHECK = 50
-"""Steps between two looks at the held-out queries."""
-
-PATIENCE = 3
-"""Looks without a gain after which training stops."""
 
 FIRST = 10
 """Places of which recall is measured."""
@@ -111,20 +105,14 @@ class QueryMap:
         order = np.random.default_rng(self.seed).permutation(len(queries))
         held, rest = np.split(order, [min(HELD_OUT, len(order) // 4)])
         task = _Task(queries, fine, candidates, exact)
-        start = highest = task.recall(held, self._identity(queries))
-        self._matrix, best_step = self._identity(queries), 0
-        descent = _Descent(queries.shape[1], self.steps)
-        rng = np.random.default_rng(self.seed)
-        for step in tqdm(range(1, self.steps + 1), desc="training query map", unit="step", disable=not progress):
-            descent.step(task.gradient(rng.choice(rest, min(BATCH, len(rest)), replace=False), descent.matrix))
-            if step % CHECK and step != self.steps:
-                continue
-            recall = task.recall(held, descent.matrix)
-            if recall > highest:
-                self._matrix, best_step, highest = descent.matrix.copy(), step, recall
-            if step - best_step >= PATIENCE * CHECK:
-                break
-        self.report = QueryMapReport(start, highest, best_step)
+        identity = np.eye(queries.shape[1], dtype=np.float32)
+
+        def recall(matrix: Square) -> float:
+            return task.recall(held, matrix)
+
+        course = _Course(task, rest, self.steps, self.seed)
+        matrix, best_step = best_looked_at(identity, course, self.steps, recall, progress=progress)
+        self._matrix, self.report = matrix, QueryMapReport(recall(identity), recall(matrix), best_step)
         return self
 
     def apply_queries(self, queries: Queries) -> Queries:
@@ -155,16 +143,13 @@ class QueryMap:
             raise NotFittedError(f"{self!r} was used before it was fitted: call fit(...) or restore a fitted map")
         return self._matrix
 
-    @staticmethod
-    def _identity(queries: Queries) -> npt.NDArray[np.float32]:
-        return np.eye(queries.shape[1], dtype=np.float32)
-
 
 class _Task:
     """The queries and their candidates."""
 
     def __init__(self, queries: Queries, fine: Vectors, candidates: Rows, exact: Exact) -> None:
         self._queries, self._fine, self._candidates, self._exact = queries, fine, candidates, exact
+        self.dim = queries.shape[1]
         lengths = np.linalg.norm(queries, axis=1).mean() * np.linalg.norm(fine, axis=1).mean()
         self._temperature = np.float32(TEMPERATURE * (lengths or 1))
         self._wanted = _first(exact)
@@ -189,22 +174,28 @@ class _Task:
         return scores
 
 
-class _Descent:
+class _Course(Course[Square]):
     """Adam (Kingma and Ba, ICLR 2015) from the identity on, with steps that shrink linearly."""
 
-    def __init__(self, dim: int, steps: int) -> None:
-        self.matrix = np.eye(dim, dtype=np.float32)
-        self._mean, self._square = np.zeros_like(self.matrix), np.zeros_like(self.matrix)
-        self._steps, self._step = steps, 0
+    def __init__(self, task: _Task, rows: npt.NDArray[np.int64], steps: int, seed: int) -> None:
+        self._task, self._rows, self._steps, self._taken = task, rows, steps, 0
+        self._rng = np.random.default_rng(seed)
+        self._matrix = np.eye(task.dim, dtype=np.float32)
+        self._mean, self._square = np.zeros_like(self._matrix), np.zeros_like(self._matrix)
 
-    def step(self, gradient: Square) -> None:
-        """Take one step against the gradient."""
-        self._step += 1
+    def step(self) -> None:
+        """Take one batch of queries, and step against its gradient."""
+        gradient = self._task.gradient(self._rng.choice(self._rows, min(BATCH, len(self._rows)), replace=False), self._matrix)
+        self._taken += 1
         self._mean += 0.1 * (gradient - self._mean)
         self._square += 0.001 * (gradient * gradient - self._square)
-        mean, square = self._mean / (1 - 0.9**self._step), self._square / (1 - 0.999**self._step)
-        rate = RATE * (1 - (self._step - 1) / self._steps)
-        self.matrix -= np.float32(rate) * mean / (np.sqrt(square) + np.float32(1e-8))
+        mean, square = self._mean / (1 - 0.9**self._taken), self._square / (1 - 0.999**self._taken)
+        rate = RATE * (1 - (self._taken - 1) / self._steps)
+        self._matrix -= np.float32(rate) * mean / (np.sqrt(square) + np.float32(1e-8))
+
+    def look(self) -> Square:
+        """Give the map as it is now."""
+        return self._matrix.copy()
 
 
 def _softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

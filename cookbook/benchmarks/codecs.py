@@ -19,7 +19,8 @@ Each method is asked once for 100 documents a query, in one call:
 faiss and turbovec use one thread. numpy and torch do if the environment says OMP_NUM_THREADS=1, and ``taskset -c 0`` keeps
 every method on one core, also one with threads of its own: use both for times that can be compared.
 
-What is not installed, or cannot have a size, is left out with a printed line. With ``--json FILE`` the figures of each method
+What trains for long (the codecs that need torch, OPQ) is measured at 24, 48 and 96 bytes only. What is not installed, or cannot
+have a size, is left out with a printed line. With ``--json FILE`` the figures of each method
 are kept in ``FILE.part`` as soon as they are there, and a run that is killed goes on behind them. ``--ablation`` measures,
 instead of all this, the trained codecs with parts taken away (:mod:`.codec_ablation`).
 """

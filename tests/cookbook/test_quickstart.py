@@ -150,6 +150,21 @@ def test_the_ledger_counts_what_was_found() -> None:
     assert min(times.rarebit, times.float32) > 0
 
 
+def test_the_ledger_tells_what_was_chosen_and_measured() -> None:
+    with Collection.open(memory_per_vector=12) as collection:
+        collection.add(unit_vectors(200))
+        assert ledger.choice_rows(collection.stats()) == []
+        stats = collection.recompress()
+    assert stats.choice is not None
+    chosen = stats.choice["chosen"]
+    rows = {row.what: row for row in ledger.choice_rows(stats)}
+    assert rows["bytes of a code"].rarebit == chosen["code_size"] <= 8
+    assert rows["bytes of a code"].float32 == stats.float32_per_vector
+    assert rows["bytes of a code"].note.startswith(f"{stats.codec}, the best of ")
+    assert rows["recall@10 measured for the choice"].rarebit == chosen["recall"]
+    assert rows["recall@10 by the codes alone"].rarebit == chosen["recall_of_codes"]
+
+
 @pytest.mark.usefixtures("_few_rounds")
 @pytest.mark.parametrize("count", [3, 10])
 def test_recall_is_whole_when_there_are_no_more_passages_than_wanted(count: int) -> None:
