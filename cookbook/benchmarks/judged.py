@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import faiss
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 
 from rarebit.arrays import Queries, RowIdMatrix, ScoreMatrix, Vectors
 from rarebit.compressors.vectors.int8 import Int8
@@ -39,6 +39,7 @@ BATCH = 64
 Gains: TypeAlias = dict[int, float]
 """Place of a relevant document -> its gain."""
 PerQuery: TypeAlias = Float64[npt.NDArray[np.float64], "q"]
+TrainQueries: TypeAlias = Float32[npt.NDArray[np.float32], "t dim"]
 Judgements: TypeAlias = dict[str, dict[str, float]]
 
 
@@ -65,7 +66,7 @@ class Judged:
     docs: Vectors
     queries: Queries
     gains: Sequence[Gains] | None
-    train_queries: Queries
+    train_queries: TrainQueries
     """Queries of the train split, none of which is a test query; (0, dim) where there is none."""
 
     def first(self, rows: int) -> Judged:

@@ -23,8 +23,8 @@ FACE = {
         "__version__",
     ],
     "rarebit.compressors.vectors": [
-        *("Choice", "Codec", "Exact", "Float16", "Int4", "Int8", "Matryoshka", "OPQ", "PCA", "Pipeline", "Product", "RaBitQ"),
-        *("RankedProduct", "RecurrentBinary", "Rotation", "Scalar", "SearchableCodec", "TrellisCode", "VarianceCode"),
+        *("Choice", "Codec", "Exact", "Float16", "Int4", "Int8", "Matryoshka", "OPQ", "PCA", "Pipeline", "Product", "QueryMap"),
+        *("RaBitQ", "RankedProduct", "RecurrentBinary", "Rotation", "Scalar", "SearchableCodec", "TrellisCode", "VarianceCode"),
         *("choose", "codec_named", "load_codec", "restore_codec"),
     ],
     "rarebit.integrations.langchain": ["RarebitRetriever", "RarebitTranslator", "RarebitVectorStore"],
