@@ -14,6 +14,8 @@ from rarebit.compressors.vectors.product import Product
 from rarebit.compressors.vectors.ranked_product import RankedProduct, RankedReport
 from rarebit.errors import CodecError, CodecWarning, InputError
 
+pytest.importorskip("torch", reason="training needs the extra models")
+
 DIM = 24
 SIZE = 4
 

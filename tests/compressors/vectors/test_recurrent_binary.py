@@ -16,6 +16,8 @@ from rarebit.compressors.vectors.product import Product
 from rarebit.compressors.vectors.recurrent_binary import RecurrentBinary
 from rarebit.errors import CodecError, CodecWarning, InputError, NotFittedError
 
+pytest.importorskip("torch", reason="training needs the extra models")
+
 DIM = 32
 pytestmark = pytest.mark.filterwarnings("ignore::rarebit.errors.CodecWarning")
 

@@ -13,6 +13,8 @@ from rarebit.compressors.vectors.codec import ARRAYS_FILE
 from rarebit.compressors.vectors.trellis import TrellisCode
 from rarebit.errors import MissingExtraError
 
+pytest.importorskip("torch", reason="training needs the extra models")
+
 DIM = 24
 SIZE = 4
 
