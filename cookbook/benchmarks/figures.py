@@ -91,9 +91,10 @@ def bootstrap(sample: Sample, statistic: Statistic = np.mean, *, seed: int = 0) 
 
 
 def write_json(figures: Iterable[Figure], path: Path) -> None:
-    """Write figures as a JSON list of rows."""
+    """Write figures as a JSON list, one a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(figure) for figure in figures], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(asdict(figure), ensure_ascii=False) for figure in figures)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def table(figures: Sequence[Figure], with_intervals: Container[str]) -> str:

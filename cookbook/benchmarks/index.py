@@ -19,9 +19,10 @@ counted. LangChain and LlamaIndex are given lists of floats, as their embedding 
 
 Sizes, in bytes a vector: the parts of the memory; ``disk`` for codes and fine vectors; ``file`` for the whole file.
 ``add_per_s``: rows a second of one call that adds all, vectors given. In a fresh process: ``open_s``, to open the file (which
-the operating system has in its cache) and answer the first query; ``rss_growth``, how much more memory the process has after
-50 queries than after opening and searching an empty collection, divided by the rows (so what does not grow with the rows, such
-as the buffers of SQLite and of the libraries, is in it).
+the operating system has in its cache) and answer the first query; ``rss_growth``, how much more memory of its own the process
+has after 50 queries than after opening and searching an empty collection, divided by the rows (so what does not grow with the
+rows, such as the buffers of SQLite and of the libraries, is in it). Pages of the file that are mapped are not in it: they are
+the operating system's cache, whether they are mapped or read.
 
 Filters: a random integer ``bucket`` in 0..999 is asked for in ranges that hold about 10, 1 and 0.1 % of the rows, a new range
 for each query. ``recall@10`` is against exact search among the matching rows; ``complete`` is the share of queries that gave
@@ -162,7 +163,7 @@ def in_fresh_process(path: Path, queries: Vectors) -> tuple[float, int | None]:
 def _resident_bytes() -> int | None:
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), None)
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:")), None)
 
 
 @dataclass(frozen=True)
