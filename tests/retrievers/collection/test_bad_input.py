@@ -124,7 +124,7 @@ def test_a_bad_row_late_in_a_big_call_undoes_the_whole_call(collection: Collecti
     metadatas: list[dict[str, Any]] = [{} for _ in range(5000)]
     metadatas[4321] = {"bad": object()}
     with pytest.raises(MetadataError):
-        collection.add(np.ones((5000, 2)), metadatas=metadatas, batch_size=100)
+        collection.add(np.linspace([1, 2], [2, 1], 5000), metadatas=metadatas, batch_size=100)
     assert content(collection) == before
     collection.add([[5.0, 5.0]], ids=["later"])
     assert collection.count() == 3
