@@ -14,7 +14,7 @@ from typing import Any
 
 from rarebit.arrays import Vectors, VectorsLike, as_vectors, normalized
 from rarebit.compressors.vectors import SearchableCodec
-from rarebit.errors import CodecError, CodecWarning, DuplicateIdError, InputError, VectorError
+from rarebit.errors import CodecError, CodecWarning, DuplicateIdError, InputError, MissingExtraError, VectorError
 from rarebit.retrievers.collection import rows, training
 from rarebit.retrievers.collection.arguments import as_ids
 from rarebit.retrievers.collection.finest import stored_codec
@@ -84,7 +84,7 @@ class Writer:
         self._connection.execute("SAVEPOINT training")
         try:
             trained = training.train(self._connection, self.settings, self._codec)
-        except (CodecError, VectorError) as error:
+        except (CodecError, MissingExtraError, VectorError) as error:
             self._connection.execute("ROLLBACK TO training")
             warnings.warn(
                 f"the codec {self.settings.codec!r} cannot be learned from these rows ({error}). They are kept and found as "

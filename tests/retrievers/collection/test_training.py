@@ -11,7 +11,7 @@ from support.vectors import clustered, exact_ids
 
 from rarebit import Collection, Compare
 from rarebit.compressors.vectors import TrellisCode
-from rarebit.errors import CodecWarning
+from rarebit.errors import CodecWarning, MissingExtraError
 from rarebit.retrievers.collection import training
 
 
@@ -154,6 +154,19 @@ def test_a_codec_that_cannot_be_learned_keeps_nobody_from_adding() -> None:
                 collection.add(vectors[start : start + 10], ids=[str(number) for number in range(start, start + 10)])
     assert collection.stats().trained
     assert collection.search(vectors[25], 1)[0].id == "25"
+
+
+def test_rows_are_taken_also_where_the_codec_cannot_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    collection, _ = filled(200, codec="trellis", training_minimum=200)
+
+    def without_torch(*_: object, **__: object) -> None:
+        raise MissingExtraError("torch is not installed: pip install 'rarebit[models]'")
+
+    monkeypatch.setattr(TrellisCode, "_fit", without_torch)
+    with pytest.warns(CodecWarning, match=r"rarebit\[models\]"):
+        collection.add(clustered(1400, seed=2))
+    assert collection.count() == 1600
+    assert collection.settings.trained_rows == 200
 
 
 def test_rows_that_are_all_alike_teach_no_codec() -> None:
