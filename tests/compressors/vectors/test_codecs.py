@@ -116,7 +116,9 @@ def test_scores_are_inner_products_with_the_decoded_vectors(searchable: Searchab
     else:
         decoded = queries @ searchable.decode(codes).T
         assert np.allclose(scores, np.take_along_axis(decoded, found, axis=1), atol=1e-3)
-        assert np.allclose(scores, -np.sort(-decoded, axis=1)[:, :10], atol=2e-3)  # the kernel rounds
+        # The kernel, which knows no factors, may miss a code of the tenth place where codes are this small.
+        rounding = 2e-3 if searchable.code_size == 4 else 1e-3
+        assert np.allclose(scores, -np.sort(-decoded, axis=1)[:, :10], atol=rounding)
 
 
 def test_a_mask_limits_the_search(searchable: SearchableCodec, vectors: np.ndarray) -> None:

@@ -88,6 +88,8 @@ def test_more_candidates_find_more() -> None:
     shares = [len({hit.id for hit in hits} & wanted) / 10 for hits, wanted in zip(few, exact, strict=True)]
     assert np.mean(shares) < 0.9
     assert recall(collection, vectors, queries) > np.mean(shares) + 0.05
+    many = [{hit.id for hit in collection.search(query, 10, candidates=300)} for query in queries]
+    assert np.mean([len(found & wanted) / 10 for found, wanted in zip(many, exact, strict=True)]) > 0.98
 
 
 def test_one_call_beyond_the_minimum_trains_on_its_way(tmp_path: Path) -> None:
