@@ -30,6 +30,7 @@ def test_pieces_are_in_order_short_enough_and_miss_nothing(text: str, longest: i
         assert text[start : start + len(piece)] == piece
         assert start >= end
         assert 0 < len(piece) <= longest
+        assert piece == piece.strip()
         assert not text[end:start].strip()
         end, covered = start + len(piece), covered + piece
     assert without_spaces(covered) == without_spaces(text)
@@ -56,6 +57,10 @@ def test_short_paragraphs_are_joined_up_to_the_limit() -> None:
     text = "one\n\ntwo\n\nthree\n\nfour"
     assert list(cut(text, 8)) == [(0, "one\n\ntwo"), (10, "three"), (17, "four")]
     assert list(cut(text)) == [(0, text)]
+
+
+def test_a_paragraph_of_one_character_ends_where_it_ends() -> None:
+    assert list(cut("?\n\n? long", 6)) == [(0, "?"), (3, "? long")]
 
 
 @pytest.mark.parametrize(

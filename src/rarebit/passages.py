@@ -75,7 +75,7 @@ def cut(text: str, longest: int = LONGEST) -> Iterator[tuple[int, str]]:
 
 
 def _pieces(text: str, longest: int) -> Iterator[tuple[int, int]]:
-    for paragraph in re.finditer(r"\S(?:.*?\S)?(?=\s*\n\s*\n|\s*\Z)", text, flags=re.DOTALL):
+    for paragraph in re.finditer(r"\S(?:.*?\S)??(?=\s*\n\s*\n|\s*\Z)", text, flags=re.DOTALL):
         yield from _short_enough(text, paragraph.start(), paragraph.end(), longest)
 
 
@@ -87,7 +87,7 @@ def _short_enough(text: str, start: int, end: int, longest: int) -> Iterator[tup
             found.start() for found in re.finditer(r"\s", window)
         ]
         stop = start + (ends[-1] if ends and ends[-1] > 0 else longest)
-        yield start, stop
+        yield start, start + len(text[start:stop].rstrip())
         start = stop
         while start < end and text[start].isspace():
             start += 1
