@@ -19,6 +19,9 @@ SINKHORN_ROUNDS = 30
 SHARPNESS = 0.003
 """Temperature of the constrained clustering, of distances scaled to [-1, 1], as in RepCONC."""
 
+LEAST = 1e-300
+"""Share of a centroid or a vector below which it is taken for this much, so that nothing is divided by zero."""
+
 POSITIVES = 10
 """How many of the best by float score count as relevant in the pairwise loss."""
 
@@ -61,9 +64,11 @@ def evenly_assigned(distances: Float[torch.Tensor, "parts n centroids"]) -> Int6
         distances: squared, of every vector to every centroid of each part.
     """
     largest, smallest = distances.amax(dim=(1, 2), keepdim=True), distances.amin(dim=(1, 2), keepdim=True)
-    scaled = 2 * (distances - smallest) / (largest - smallest).clamp_min(1e-12) - 1
-    plan = -scaled / SHARPNESS
+    # In [-1, 1], so that float64 holds the exponentials, and the rounds are products instead of logarithms of sums.
+    scaled = (2 * (distances - smallest) / (largest - smallest).clamp_min(1e-12) - 1).double()
+    plan = torch.exp((scaled.amin(dim=2, keepdim=True) - scaled) / SHARPNESS)
+    of_centroids = torch.ones(plan.shape[0], plan.shape[2], 1, dtype=plan.dtype, device=plan.device)
     for _ in range(SINKHORN_ROUNDS):
-        plan = plan - plan.logsumexp(dim=1, keepdim=True)
-        plan = plan - plan.logsumexp(dim=2, keepdim=True)
-    return plan.argmax(dim=2)
+        of_vectors = 1 / (plan @ of_centroids).clamp_min(LEAST)
+        of_centroids = 1 / (plan.transpose(1, 2) @ of_vectors).clamp_min(LEAST)
+    return (plan * of_centroids.transpose(1, 2)).argmax(dim=2)
