@@ -257,7 +257,7 @@ def test_the_code_is_chosen_for_a_budget_and_can_be_chosen_again(run: Run, run_j
     assert found["choice"]["chosen"]["code_size"] <= 8
     shown = run("recompress", "--codec", "sq8").splitlines()
     assert len(shown) == 1
-    assert "codec sq8, fine tier int8" in shown[0]
+    assert "codec sq8, fine tier residual8" in shown[0]
     shown = run("recompress", "--target-recall", "0.9").splitlines()
     assert "recall@10" in shown[0]
     assert shown[1].startswith("chosen: the smallest code measured that reaches recall 0.9")

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from rarebit.arrays import Codes, Queries, RowIdMatrix, Vectors, VectorsLike, as_vectors
 from rarebit.compressors.vectors import SearchableCodec, codec_named
+from rarebit.compressors.vectors.fine_tier import DEFAULT_FINE, NO_FINE, FineTier
 from rarebit.compressors.vectors.scanning import NOWHERE
 from rarebit.errors import CodecError, InputError, VectorError
 
@@ -33,7 +34,7 @@ TIE = 1e-6
 SHARES = (1 / 24, 1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 2)
 """Bytes a dimension that are tried for a target."""
 
-FINE = ("int8", "float16", "float32")
+FINE = (DEFAULT_FINE, "float16", "float32")
 """Fine tiers, the smallest first."""
 
 
@@ -124,32 +125,29 @@ class _Sample:
         ]
         return float(np.minimum(shares, self.k).mean()) / self.k
 
-    def fine_vectors(self, fine: str) -> Vectors:
-        codec = codec_named(fine).with_dim(self.stored.shape[1])
-        return codec.decode(codec.encode(self.stored))
-
     def measured(self, spelling: str, fine: Sequence[str]) -> Iterator[Measured]:
         """Fit a codec, and measure it with each fine tier and number of candidates, the cheapest first.
 
         What is as good as float16 has no fine tier. One that cannot hold the vectors is left out.
         """
-        fine = ("none",) if spelling.startswith("float") else fine
+        fine = (NO_FINE,) if spelling.startswith("float") else fine
         codec = codec_named(spelling).fit(self.stored)
         assert isinstance(codec, SearchableCodec)  # noqa: S101 -- the spellings below are
         codes = codec.encode(self.stored)
         found = self._found(codec, codes)
         alone = self.recall(found[:, : self.k])
-        for tier in fine:
-            if tier == "none" or codec.lossless:
-                yield Measured(spelling, codec.code_size, "none", self.k, alone, alone)
+        for name in fine:
+            tier = FineTier.beside(codec, name)
+            if tier is None:
+                yield Measured(spelling, codec.code_size, NO_FINE, self.k, alone, alone)
                 continue
             try:
-                finer = self.fine_vectors(tier)
+                finer = tier.decode(tier.encode(self.stored, codes), codes)
             except VectorError:
                 continue
             for depth in DEPTHS:
                 best = [_reranked(query, finer, row[:depth], self.k) for query, row in zip(self.queries, found, strict=True)]
-                yield Measured(spelling, codec.code_size, tier, depth, alone, self.recall(np.array(best)))
+                yield Measured(spelling, codec.code_size, tier.name, depth, alone, self.recall(np.array(best)))
 
     def _found(self, codec: SearchableCodec, codes: Codes) -> RowIdMatrix:
         return codec.scanner(codes).search(codec.prepare_queries(self.queries), min(DEPTHS[-1], len(codes)))[1]

@@ -164,6 +164,9 @@ class Codec(ABC):
 class SearchableCodec(Codec):
     """A codec whose codes faiss can scan, estimating inner products with float queries."""
 
+    scores_as_decoded: bool = True
+    """Whether a scanner's scores are the inner products with the decoded vectors, up to rounding."""
+
     @abstractmethod
     def scanner(self, codes: Codes) -> Scanner:
         """Lay codes out for search, in their order; it takes the queries that :meth:`prepare_queries` returns."""

@@ -27,6 +27,7 @@ class Matryoshka(Transform):
     """
 
     name = "matryoshka"
+    scores_as_inverted = False  # renormalising is not undone
 
     def __init__(self, out_dim: int) -> None:
         """Create an unfitted transform."""

@@ -48,6 +48,7 @@ class Pipeline(SearchableCodec):
         self._transforms = transforms
         self._codec = created[-1]
         self.training_minimum = max(stage.training_minimum for stage in self.stages)
+        self.scores_as_decoded = self._codec.scores_as_decoded and all(stage.scores_as_inverted for stage in transforms)
 
     @property
     def stages(self) -> list[Stage]:

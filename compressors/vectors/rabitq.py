@@ -53,6 +53,7 @@ class RaBitQ(SearchableCodec):
 
     name = "rabitq"
     training_minimum = 1024
+    scores_as_decoded = False  # they are unbiased, which decoded vectors are not
 
     def __init__(self, bits: int = 1, seed: int = 0) -> None:
         """Create an unfitted codec."""

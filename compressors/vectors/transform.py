@@ -26,6 +26,9 @@ class Transform(ABC):
     training_minimum: int = 0
     """How many vectors a good fit needs; 0 where nothing is learned from them."""
 
+    scores_as_inverted: ClassVar[bool] = True
+    """Whether inner products of mapped queries are those with what :meth:`invert` gives."""
+
     def __init__(self) -> None:
         """Create an unfitted transform."""
         self._dim: int | None = None

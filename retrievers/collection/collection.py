@@ -70,7 +70,8 @@ class Collection(Searches):
             codec: of the codes in memory: ``"trellis"`` (default, dim / 8 bytes a vector), ``"trellis24"`` (24 bytes),
                 ``"variance24"``, ``"rabitq"``, ``"pq24"``, ``"sq4"``, ``"sq8"``, ``"float16"``, ``"float32"``,
                 ``"pca128,sq8"``, or any other of :mod:`rarebit.compressors.vectors` that can be searched.
-            fine: of the vectors on disk that re-rank: ``"int8"`` (default), ``"int4"``, ``"float16"``, ``"float32"`` or
+            fine: what is kept on disk to re-rank: ``"residual8"`` (default; what the code misses of the vector, a byte a
+                dimension), ``"residual4"``, the vector itself as ``"int8"``, ``"int4"``, ``"float16"``, ``"float32"``, or
                 ``"none"``; by default none for the codecs float16 and float32, which need no re-ranking.
             memory_per_vector: instead of a codec, the bytes that a row may take in memory, its row id (4) included: when there
                 is enough to train on, the codec that finds most is chosen, by measuring on held-out vectors.

@@ -10,9 +10,10 @@ from functools import cached_property
 import numpy as np
 from safetensors import SafetensorError
 
-from rarebit.arrays import Vectors
-from rarebit.compressors.vectors import Codec, SearchableCodec, restore_codec
+from rarebit.arrays import Codes, Vectors
+from rarebit.compressors.vectors import SearchableCodec, restore_codec
 from rarebit.compressors.vectors.exact import Exact
+from rarebit.compressors.vectors.fine_tier import FineTier
 from rarebit.errors import DamagedFileError, InputError
 from rarebit.retrievers.collection import rows
 from rarebit.retrievers.collection.settings import Settings
@@ -35,25 +36,33 @@ class FinestVectors:
         """
         if self.codec is None:
             return np.empty((len(row_ids), 0), np.float32)
-        table, codec = ("codes", self.codec) if self.fine_codec is None else ("fine", self.fine_codec)
-        found, codes = rows.codes_of(self.connection, table, row_ids, codec.code_size)
-        if len(found) != len(row_ids):
-            raise DamagedFileError(f"{len(row_ids) - len(found)} rows have no vector in the file: restore it from a backup")
-        return codec.decode(codes)
+        if self.tier is None:
+            return self.codec.decode(self._stored("codes", row_ids, self.codec.code_size))
+        fine = self._stored("fine", row_ids, self.tier.code_size)
+        codes = self._stored("codes", row_ids, self.codec.code_size) if self.tier.is_residual else fine
+        return self.tier.decode(fine, codes)
+
+    def parts_of(self, row_ids: Sequence[int]) -> Vectors:
+        """Decode what the fine tier alone keeps of rows: as :meth:`of`, without what the codes say."""
+        assert self.tier is not None  # noqa: S101
+        return self.tier.part(self._stored("fine", row_ids, self.tier.code_size))
 
     @property
     def kept_as(self) -> str:
-        """The name of the codec that the vectors are decoded from."""
-        codec = self.fine_codec or self.codec
-        return Exact.name if codec is None else codec.name
+        """The name of the tier or codec that the vectors are decoded from."""
+        finest = self.tier or self.codec
+        return Exact.name if finest is None else finest.name
 
     @cached_property
-    def fine_codec(self) -> Codec | None:
-        """The codec of the fine tier; None where there is none, or the codes themselves are exact, as before training."""
-        fine = self.settings.new_fine_codec()
-        if fine is None or self.codec is None or self.codec.lossless:
-            return None
-        return fine.with_dim(self.codec.dim)
+    def tier(self) -> FineTier | None:
+        """The fine tier; None where there is none, or the codes themselves are exact, as before training."""
+        return None if self.codec is None else FineTier.beside(self.codec, str(self.settings.fine))
+
+    def _stored(self, table: str, row_ids: Sequence[int], code_size: int) -> Codes:
+        found, codes = rows.codes_of(self.connection, table, row_ids, code_size)
+        if len(found) != len(row_ids):
+            raise DamagedFileError(f"{len(row_ids) - len(found)} rows have no vector in the file: restore it from a backup")
+        return codes
 
 
 def stored_codec(connection: Connection, settings: Settings) -> SearchableCodec | None:

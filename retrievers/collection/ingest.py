@@ -14,6 +14,7 @@ from typing import Any
 
 from rarebit.arrays import Vectors, VectorsLike, as_vectors, normalized
 from rarebit.compressors.vectors import SearchableCodec
+from rarebit.compressors.vectors.fine_tier import FineTier
 from rarebit.errors import CodecError, CodecWarning, DuplicateIdError, InputError, MissingExtraError, VectorError
 from rarebit.retrievers.collection import rows, training
 from rarebit.retrievers.collection.arguments import as_ids
@@ -69,13 +70,11 @@ class Writer:
 
     def _use(self, settings: Settings, codec: SearchableCodec) -> None:
         self.settings, self._codec = settings, codec
-        fine = settings.new_fine_codec()
-        self._fine = None if fine is None else fine.with_dim(codec.dim)
+        self._codecs = codec, FineTier.beside(codec, str(settings.fine))
 
     def write(self, vectors: Vectors, new: Sequence[rows.NewRow]) -> None:
         """Insert or replace rows; train afterwards if the minimum is reached."""
-        fine = None if self._fine is None else self._fine.encode(vectors)
-        rows.replace(self._connection, new, self._codec.encode(vectors), fine)
+        rows.replace(self._connection, new, *training.encoded(vectors, self._codecs))
         if training.is_due(self._connection, self.settings, self._codec):
             self._train()
 

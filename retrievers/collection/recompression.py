@@ -16,12 +16,13 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from rarebit.arrays import Queries
+from rarebit.compressors.vectors.fine_tier import NO_FINE
 from rarebit.errors import CodecError, CollectionError, RarebitError, SettingsError
 from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection import training
 from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.finest import FinestVectors, stored_codec
-from rarebit.retrievers.collection.settings import FINE, FINER, NO_FINE, Settings
+from rarebit.retrievers.collection.settings import FINE, FINER, Settings
 from rarebit.retrievers.collection.storage import Connection, State, read_state
 from rarebit.retrievers.collection.training import Codecs
 
@@ -74,8 +75,7 @@ class Recompression:
             sample, wanted, state.row_count, self._queries, kept_as=source.kept_as, progress=self._progress
         )
         del sample
-        fine = settings.new_fine_codec()
-        codecs = (codec, None if fine is None or _is_kept(source, settings) else fine.with_dim(codec.dim))
+        codecs = codec, training.new_tier(source, settings, codec)
         self._begin()
         try:
             last = self._encode_all(state, codecs)
@@ -87,7 +87,7 @@ class Recompression:
     def _source(self, connection: Connection) -> tuple[State, FinestVectors]:
         kept = settings_.load(connection) or self._engine.settings
         source = FinestVectors(connection, kept, stored_codec(connection, kept))
-        rough = source.codec is not None and source.fine_codec is None and source.codec.name not in {"float32", "float16"}
+        rough = source.codec is not None and source.tier is None and source.codec.name not in {"float32", "float16"}
         if rough:
             raise SettingsError(
                 f"{self._engine.storage} keeps no fine tier (fine={NO_FINE!r}), so its vectors are known only as their codes "
@@ -146,7 +146,7 @@ class Recompression:
                 training.write_codes(connection, NEW_TABLES, row_ids, training.encoded(source.of(row_ids), codecs))
                 last = row_ids[-1]
             for new, old in zip(NEW_TABLES, ("codes", "fine"), strict=True):
-                if old == "fine" and codecs[1] is None and settings.fine != NO_FINE:
+                if old == "fine" and codecs[1] is None and settings.keeps_vectors:
                     connection.execute(f"DROP TABLE {new}")  # the fine vectors stay as they are
                 else:
                     connection.execute(f"DELETE FROM {new} WHERE row_id NOT IN (SELECT row_id FROM rows)")
@@ -170,8 +170,3 @@ def _token_of(connection: Connection) -> str | None:
     """Tell whose the tables of a recompression are; None where there are none."""
     tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'recompression'").fetchone()[0]
     return str(connection.execute("SELECT token FROM recompression").fetchone()[0]) if tables else None
-
-
-def _is_kept(source: FinestVectors, settings: Settings) -> bool:
-    """Whether the fine vectors in the file are already those that the settings want."""
-    return source.settings.fine == settings.fine

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
-from rarebit.compressors.vectors import Codec, SearchableCodec, codec_named
+from rarebit.compressors.vectors import SearchableCodec, codec_named
 from rarebit.compressors.vectors.choosing import Choice
+from rarebit.compressors.vectors.fine_tier import DEFAULT_FINE, NO_FINE, TIERS
 from rarebit.errors import DamagedFileError, FingerprintError, FormatVersionError, InputError, SettingsError
 from rarebit.retrievers.collection.arguments import as_count, as_share
 from rarebit.retrievers.collection.schema import LEXICAL
@@ -20,11 +21,9 @@ ROW_ID_BYTES = 4
 LEAST_MEMORY = ROW_ID_BYTES + 2
 """The row id, and the smallest code: a byte for its factor and one for its parts."""
 
-NO_FINE = "none"
-FINE = ("int4", "int8", "float16", "float32", NO_FINE)
-DEFAULT_FINE = "int8"
+FINE = (*TIERS, NO_FINE)
 FINER = {"float32": (NO_FINE,), "float16": (NO_FINE, "float32")}
-"""The fine tiers that are finer than the codes, the default first; for every codec that is not named: FINE, by default int8."""
+"""The fine tiers that are finer than the codes, the default first; for a codec that is not named, all of them."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +128,10 @@ class Settings:
             raise InputError(f"got codec={self.codec!r}, which only a fine tier can use, wanted one that can be searched")
         return codec
 
-    def new_fine_codec(self) -> Codec | None:
-        """Create the codec of the fine tier, or None where there is no fine tier."""
-        return None if self.fine in {None, NO_FINE} else codec_named(str(self.fine))
+    @property
+    def keeps_vectors(self) -> bool:
+        """Whether there is a fine tier beside the codes."""
+        return self.fine != NO_FINE
 
 
 CHANGEABLE = ("codec", "fine", "memory_per_vector", "target_recall")

@@ -92,14 +92,15 @@ class SearchableSnapshot(Snapshot):
         """Find the k rows with the highest cosine or inner product for each of (q, dim) queries."""
         allowed = self.matching(tree)
         allowed_ids = None if allowed is None else np.asarray(allowed.to_array(), dtype=np.uint64).astype(np.int64)
-        rerank = self.finest.fine_codec is not None
+        tier = self.finest.tier
         wanted = candidates or max(self.settings.candidates or FEWEST_CANDIDATES, CANDIDATES_PER_HIT * k)
-        fetched = min(max(k, wanted) if rerank and k else k, self.state.row_count)
+        fetched = min(max(k, wanted) if tier and k else k, self.state.row_count)
         found: list[Ranking] = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = queries[start : start + QUERIES_AT_ONCE]
-            scores, row_ids = self.view.search(part, fetched, allowed_ids, rough=rerank)
-            found += self._reranked(part, row_ids, k) if rerank else self._as_estimated(scores, row_ids)
+            rough = tier is not None and not tier.adds_to_scores
+            scores, row_ids = self.view.search(part, fetched, allowed_ids, rough=rough)
+            found += self._as_estimated(scores, row_ids) if tier is None else self._reranked(part, scores, row_ids, k)
         return found
 
     def diverse(self, query: Vector, k: int, fetch_k: int, lambda_mult: float, tree: Filter | None) -> Ranking:
@@ -117,15 +118,18 @@ class SearchableSnapshot(Snapshot):
             for pair in zip(row_ids.tolist(), scores.tolist(), strict=True)
         ]
 
-    def _reranked(self, queries: Queries, candidates: RowIdMatrix, k: int) -> list[Ranking]:
-        """Score the candidates of several queries by their fine vectors, which are read once."""
-        own_of = [np.sort(row_ids[row_ids != NOWHERE]) for row_ids in candidates]
+    def _reranked(self, queries: Queries, estimates: ScoreMatrix, candidates: RowIdMatrix, k: int) -> list[Ranking]:
+        """Score the candidates of several queries by what the fine tier keeps of them, which is read once."""
+        order_of = [np.argsort(row_ids)[np.count_nonzero(row_ids == NOWHERE) :] for row_ids in candidates]
+        own_of = [row_ids[order] for row_ids, order in zip(candidates, order_of, strict=True)]
         wanted = own_of[0] if len(own_of) == 1 else np.unique(np.concatenate(own_of))
-        vectors = self.finest.of(wanted.tolist())
+        adds = self.finest.tier is not None and self.finest.tier.adds_to_scores
+        vectors = (self.finest.parts_of if adds else self.finest.of)(wanted.tolist())
         reranked = []
-        for query, own in zip(queries, own_of, strict=True):
+        for query, of_codes, by_id, own in zip(queries, estimates, order_of, own_of, strict=True):
             shared = len(own) == len(wanted)
             scores = (vectors if shared else vectors[np.searchsorted(wanted, own)]) @ query
+            scores = scores + of_codes[by_id] if adds else scores
             order = np.argsort(-scores, kind="stable")[:k]
             reranked.append(self._in_range(list(zip(own[order].tolist(), scores[order].tolist(), strict=True))))
         return reranked

@@ -14,17 +14,18 @@ from typing import TypeAlias
 import numpy as np
 
 from rarebit.arrays import Codes, FineCodes, Queries, Vectors
-from rarebit.compressors.vectors import Codec, SearchableCodec
+from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.choosing import choose
 from rarebit.compressors.vectors.exact import Exact
+from rarebit.compressors.vectors.fine_tier import FineTier
 from rarebit.errors import CodecError
 from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection.finest import FinestVectors
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection, read_state
 
-Codecs: TypeAlias = tuple[SearchableCodec, Codec | None]
-"""The codec of the codes, and that of the fine tier where it is to be written."""
+Codecs: TypeAlias = tuple[SearchableCodec, FineTier | None]
+"""The codec of the codes, and the fine tier where it is to be written."""
 Encoded: TypeAlias = tuple[Codes, FineCodes | None]
 
 SAMPLE_ROWS = 65_536
@@ -46,9 +47,8 @@ def is_due(connection: Connection, settings: Settings, codec: SearchableCodec) -
     count = read_state(connection).row_count
     if isinstance(codec, Exact):
         return count >= (settings.training_minimum or wanted.training_minimum)
-    vectors_are_kept = settings.new_fine_codec() is not None
     grown = GROWTH * settings.trained_rows
-    return vectors_are_kept and 0 < grown <= min(SAMPLE_ROWS, count)
+    return settings.keeps_vectors and 0 < grown <= min(SAMPLE_ROWS, count)
 
 
 def learned(
@@ -93,13 +93,12 @@ def train(connection: Connection, settings: Settings, codec: SearchableCodec) ->
     sample, row_count = source.of(sampled_ids(connection)), read_state(connection).row_count
     _check_unlike(sample, settings)
     chosen, trained = learned(sample, settings, row_count, kept_as=source.kept_as)
-    fine = chosen.new_fine_codec()
-    new_fine = None if fine is None or chosen.fine == settings.fine else fine.with_dim(trained.dim)
+    codecs = trained, new_tier(source, chosen, trained)
     last = 0
     while row_ids := ids_after(connection, last):
         last = row_ids[-1]
-        write_codes(connection, ("codes", "fine"), row_ids, encoded(source.of(row_ids), (trained, new_fine)))
-    if fine is None:
+        write_codes(connection, ("codes", "fine"), row_ids, encoded(source.of(row_ids), codecs))
+    if not chosen.keeps_vectors:
         connection.execute("DELETE FROM fine")
     take_over(connection, chosen, trained)
     return chosen, trained
@@ -113,6 +112,13 @@ def _check_unlike(sample: Vectors, settings: Settings) -> None:
         raise CodecError(f"only {unlike} of {len(sample)} rows differ from each other, wanted {-(-wanted // COPIES)} at least")
 
 
+def new_tier(source: FinestVectors, settings: Settings, codec: SearchableCodec) -> FineTier | None:
+    """Give the fine tier that has to be written beside a new code; None where there is none, or it can stay as it is."""
+    tier = FineTier.beside(codec, str(settings.fine))
+    stays = tier is not None and source.tier is not None and tier.name == source.tier.name and not tier.is_residual
+    return None if stays else tier
+
+
 def ids_after(connection: Connection, row_id: int) -> list[int]:
     """Give the row ids of the next batch, in order."""
     found = connection.execute("SELECT row_id FROM codes WHERE row_id > ? ORDER BY row_id LIMIT ?", (row_id, BATCH_ROWS))
@@ -121,8 +127,9 @@ def ids_after(connection: Connection, row_id: int) -> list[int]:
 
 def encoded(vectors: Vectors, codecs: Codecs) -> Encoded:
     """Give the codes and the fine codes; None for the fine codes where they stay as they are."""
-    codec, fine = codecs
-    return codec.encode(vectors), None if fine is None else fine.encode(vectors)
+    codec, tier = codecs
+    codes = codec.encode(vectors)
+    return codes, None if tier is None else tier.encode(vectors, codes)
 
 
 def write_codes(connection: Connection, tables: tuple[str, str], row_ids: list[int], codes: Encoded) -> None:

@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from rarebit.compressors.vectors import Choice, choose, codec_named
+from rarebit.compressors.vectors import Choice, SearchableCodec, choose, codec_named
+from rarebit.compressors.vectors.fine_tier import FineTier
 from rarebit.errors import CodecError, DimensionError, InputError
 
 DIM = 32
@@ -35,11 +36,13 @@ def true_recall(choice: Choice, vectors: np.ndarray) -> float:
     """Measure what was chosen a second time, on other queries, with a plain search of decoded vectors."""
     queries, chosen = clustered(300, seed=7), choice.chosen
     codec = codec_named(chosen.codec).fit(vectors)
-    found = np.argsort(-(queries @ codec.decode(codec.encode(vectors)).T), axis=1)[:, : chosen.candidates]
+    assert isinstance(codec, SearchableCodec)
+    codes = codec.encode(vectors)
+    found = np.argsort(-(queries @ codec.decode(codes).T), axis=1)[:, : chosen.candidates]
     exact = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
     if chosen.fine != "none":
-        fine = codec_named(chosen.fine).with_dim(DIM)
-        scores = np.take_along_axis(queries @ fine.decode(fine.encode(vectors)).T, found, axis=1)
+        tier = FineTier(chosen.fine, codec)
+        scores = np.take_along_axis(queries @ tier.decode(tier.encode(vectors, codes), codes).T, found, axis=1)
         found = np.take_along_axis(found, np.argsort(-scores, axis=1), axis=1)[:, :10]
     return float(np.mean([len(set(one) & set(other)) / 10 for one, other in zip(found.tolist(), exact.tolist(), strict=True)]))
 

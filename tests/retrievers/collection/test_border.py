@@ -275,7 +275,7 @@ def test_rows_that_are_damaged_are_said_to_be(path: Path, damage: str) -> None:
 def test_codecs_that_need_no_finer_tier_have_none() -> None:
     assert Collection.open(codec="float32").settings.fine == "none"
     assert Collection.open(codec="float16").settings.fine == "none"
-    assert Collection.open(codec="sq8").settings.fine == "int8"
+    assert Collection.open(codec="sq8").settings.fine == "residual8"
     with pytest.raises(InputError, match="float32"):
         Collection.open(codec="float16", fine="int8")
 

@@ -129,7 +129,9 @@ def test_rows_that_come_and_go_meanwhile_are_right(monkeypatch: pytest.MonkeyPat
 
     def encoded_while_others_write(*arguments: object) -> object:
         number = next(turn)
-        other.add(clustered(1, seed=100 + number), ids=[f"new {number}"])
+        with monkeypatch.context() as others:
+            others.setattr(training, "encoded", encoded)  # rows on their way in are encoded as well
+            other.add(clustered(1, seed=100 + number), ids=[f"new {number}"])
         other.delete([str(number * 3)])
         assert other.search(vectors[1], 1)[0].id == "1", "readers go on"
         return encoded(*arguments)  # type: ignore[arg-type]
@@ -268,8 +270,20 @@ def test_searches_go_on_in_other_threads(tmp_path: Path) -> None:
 def test_exact_codes_give_way_to_small_ones_with_a_fine_tier(codec: str) -> None:
     collection, _ = filled(codec=codec, count=300)
     stats = collection.recompress(memory_per_vector=12)
-    assert (stats.fine, stats.disk["fine"]) == ("int8", 300 * 68)
+    assert (stats.fine, stats.disk["fine"]) == ("residual8", 300 * 68)
     assert collection.recompress(target_recall=0.9, fine="int4").fine != "none"
+
+
+@pytest.mark.parametrize("fine", ["residual8", "int8"])
+def test_vectors_stay_near_what_they_were_through_many_codes(fine: str) -> None:
+    collection, vectors = filled(count=1500, fine=fine)
+    for codec in ("variance4", "pq16", "rabitq", "trellis"):
+        collection.recompress(codec=codec)
+        own = collection.vectors([str(number) for number in range(0, 1500, 7)])
+        assert np.abs(own - vectors[::7]).max() < 5e-3
+    assert collection.recompress(fine="float32").fine == "float32"
+    assert np.abs(collection.vectors(["3"]) - vectors[[3]]).max() < 5e-3
+    assert collection.recompress(fine="residual4").disk["fine"] == 1500 * 36
 
 
 def test_with_no_wish_everything_stays_as_it_is() -> None:
@@ -325,7 +339,7 @@ def test_the_choice_says_what_it_was_measured_against() -> None:
     collection, _ = filled(count=1200)
     choice = collection.recompress(memory_per_vector=12, queries=[]).choice
     assert choice is not None
-    assert choice["reason"].endswith("measured against the vectors as int8 keeps them")
+    assert choice["reason"].endswith("measured against the vectors as residual8 keeps them")
 
 
 def test_the_number_of_candidates_that_was_measured_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,12 +63,19 @@ def test_recall_with_reranking(codec: str, least: float, metric: str) -> None:
     assert recall(collection, vectors, clustered(50, seed=1)) >= least
 
 
-@pytest.mark.parametrize("fine", ["int8", "float16", "float32"])
-def test_scores_are_true_cosines_with_reranking(fine: str) -> None:
-    collection, vectors = filled(6000, fine=fine)
-    for query in clustered(20, seed=1):
-        for hit in collection.search(query, 10):
-            assert hit.score == pytest.approx(float(vectors[int(hit.id)] @ query), abs=0.01 if fine == "int8" else 1e-3)
+@pytest.mark.parametrize("codec", ["trellis", "pq8x8", "rabitq", "matryoshka32,sq8"])
+@pytest.mark.parametrize(
+    ("fine", "error"),
+    [("int4", 0.05), ("residual4", 0.05), ("int8", 0.01), ("residual8", 4e-3), ("float16", 1e-3), ("float32", 1e-5)],
+)
+def test_scores_are_true_cosines_with_reranking(codec: str, fine: str, error: float) -> None:
+    collection, vectors = filled(3000, codec=codec, fine=fine)
+    queries = clustered(20, seed=1)
+    for query, together in zip(queries, collection.search_many(queries, 10), strict=True):
+        for hit in [*collection.search(query, 10, include_vectors=True), *together]:
+            assert hit.score == pytest.approx(float(vectors[int(hit.id)] @ query), abs=error)
+            if hit.vector is not None:
+                assert hit.score == pytest.approx(float(hit.vector @ query), abs=1e-5)
 
 
 def test_without_a_fine_tier_scores_are_estimates_and_vectors_are_decoded() -> None:
