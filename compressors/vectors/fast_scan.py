@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import faiss
@@ -97,8 +97,8 @@ class FastScan(Scanner):
 
     def scores(self, tables: Vector, places: RowIds) -> Scores:
         """Give the exact estimates of some places for one query's tables."""
-        first_entries = np.arange(self._layout.parts) * NIBBLES
-        sums = tables[self.values(places) + first_entries].sum(axis=1)
+        entries = np.add(self.values(places), self._layout.first_entries, dtype=np.intp)
+        sums = tables.take(entries).sum(axis=1)
         if self._factors is not None:
             sums *= self._factors[places]
         estimates: Scores = sums + tables[-1]
@@ -106,10 +106,12 @@ class FastScan(Scanner):
 
     def values(self, places: RowIds) -> Values:
         """Unpack the four-bit values of the codes at some places: (n, m)."""
-        rows = places % BLOCK
-        starts = (places // BLOCK) * self._layout.block_bytes
-        packed = self._bytes[starts[:, np.newaxis] + self._layout.offsets[rows]]
-        values: Values = packed >> self._layout.shifts[rows] & np.uint8(NIBBLES - 1)
+        blocks, rows = np.divmod(places, BLOCK)
+        where = self._layout.offsets.take(rows, axis=0)
+        where += (blocks * self._layout.block_bytes)[:, np.newaxis]
+        values: Values = self._bytes.take(where)
+        values >>= self._layout.shifts.take(rows, axis=0)
+        values &= np.uint8(NIBBLES - 1)
         return values
 
     def _candidates(self, prepared: Prepared, k: int, allowed: Mask | None) -> Iterator[RowIds]:
@@ -135,7 +137,7 @@ class FastScan(Scanner):
         """Give the kernel's sums, without the factors and the constant, and their places."""
         tables = np.ascontiguousarray(prepared[:, :-1])
         sums, places = self._index.search(tables, min(fetch, len(self)))
-        for row in np.flatnonzero((places < 0).any(axis=1)):
+        for row in np.flatnonzero(places.min(axis=1, initial=0) < 0):
             # The kernel gives nothing where a rounded sum is the lowest that there can be.
             empty = places[row] < 0
             others = np.setdiff1d(np.arange(len(self)), places[row])
@@ -154,6 +156,11 @@ class Layout:
     """(64, m): the byte of each value within the block."""
     shifts: npt.NDArray[np.uint8]
     """(64, m): 0 for the low half of the byte, 4 for the high half."""
+
+    @cached_property
+    def first_entries(self) -> npt.NDArray[np.int64]:
+        """Where the entries of each part begin in a query's tables."""
+        return np.arange(self.parts) * NIBBLES
 
 
 @lru_cache

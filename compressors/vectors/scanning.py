@@ -39,11 +39,12 @@ class Scanner(ABC):
             allowed: (n,) which places may be found; None for all.
 
         Returns:
-            Estimated inner products (q, k), descending, and places (q, k): ``-inf`` and ``NOWHERE`` beyond the last found.
+            Estimated inner products (q, k), descending, equal ones in the order of their places; and the places (q, k):
+            ``-inf`` and ``NOWHERE`` beyond the last found.
         """
 
     def candidates(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
-        """Find k codes to be scored again by finer vectors: as :meth:`search`, but with rougher scores where that is faster."""
+        """Find k codes to be scored again by finer vectors: as :meth:`search`, with rougher scores where that is faster."""
         return self.search(prepared, k, allowed)
 
 
@@ -78,4 +79,5 @@ class FaissScanner(Scanner):
         parameters = None if bits is None else library.SearchParameters(sel=library.IDSelectorBitmap(bits))
         scores, places = self._index.search(prepared, k, params=parameters)
         scores[places < 0] = -np.inf
-        return scores, places
+        order = np.lexsort((places, -scores), axis=1)  # what is nowhere has the lowest score
+        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1)

@@ -95,7 +95,7 @@ class Segment:
         scores, places = scan(prepared, min(k, available), mask)
         row_ids = self.row_ids[places].astype(np.int64)
         row_ids[places < 0] = NOWHERE
-        return scores, row_ids
+        return scores, row_ids  # row ids grow with the places, so ties are in their order
 
     def _mask(self, allowed: RowIds | None) -> Mask | None:
         if allowed is None:
@@ -151,7 +151,7 @@ class View:
                 found = [result for segment in self.segments if (result := segment.search(prepared, k, allowed, rough=rough))]
         if not found:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        if rough and len(found) == 1:
+        if len(found) == 1:
             return found[0]
         scores = np.concatenate([scores for scores, _ in found], axis=1)
         row_ids = np.concatenate([row_ids for _, row_ids in found], axis=1)
