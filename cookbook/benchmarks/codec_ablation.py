@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rarebit.arrays import Queries, RowIdMatrix, Vectors
 from rarebit.compressors.vectors import Codec, spectrum, trellis
 from rarebit.compressors.vectors.factors import Factors
+from rarebit.compressors.vectors.fine_tier import FineTier
 from rarebit.compressors.vectors.grouped_code import Groups, InAxes, Tables, Values
 from rarebit.compressors.vectors.int4 import Int4
 from rarebit.compressors.vectors.ranked_product import RankedProduct
@@ -61,6 +62,7 @@ def _variants(size: int, train_queries: Queries) -> dict[str, Make]:
         "trellis: weight 1": lambda: Weighted(TrellisCode(size), 1.0),
         **{f"recurrent: {bits} levels": plain(RecurrentBinary, bits_per_dim=bits) for bits in (1, 2, 3, 4)},
         "verification: int4": lambda: Verified(TrellisCode(size), Int4()),
+        "verification: int4 of the residual": lambda: VerifiedByResidual(TrellisCode(size)),
         "verification: int4, query map": lambda: Verified(TrellisCode(size), Int4(), QueryMap()),
         "verification: twice the bytes": lambda: Verified(TrellisCode(size), TrellisCode(2 * size)),
         "verification: twice the bytes, query map": lambda: Verified(TrellisCode(size), TrellisCode(2 * size), QueryMap()),
@@ -135,6 +137,20 @@ class Verified(OurCodec):
         """Scan, and sort what is found."""
         asked = queries if self._map is None else self._map.apply_queries(queries)
         return sorted_by(self._decoded, asked, super().search(queries, k))
+
+
+class VerifiedByResidual(OurCodec):
+    """A codec whose 100 candidates are sorted by the scores of their codes and of four bits of what the codes miss."""
+
+    def fill(self, docs: Vectors) -> None:
+        """Encode in both tiers."""
+        super().fill(docs)
+        tier = FineTier("residual4", self._codec)
+        self._decoded = tier.decode(tier.encode(docs, self._codes), self._codes)
+
+    def search(self, queries: Queries, k: int) -> RowIdMatrix:
+        """Scan, and sort what is found."""
+        return sorted_by(self._decoded, queries, super().search(queries, k))
 
 
 class NoFactor(TrellisCode):

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rarebit.arrays import Queries, RowIdMatrix, Vectors
+from rarebit.arrays import Codes, Queries, RowIdMatrix, Vectors
 from rarebit.compressors.vectors import Codec, SearchableCodec, codec_named
+from rarebit.compressors.vectors.fine_tier import DEFAULT_FINE, FineTier
 from rarebit.compressors.vectors.scanning import Scanner
 from rarebit.errors import CodecError
 
@@ -26,12 +27,6 @@ SIZED = {
     "matryoshka, sq8": "matryoshka{size},sq8",
 }
 """Codecs that are made for a size, by their spelling; ``bits`` is 2 a dimension, or as many as fill the size."""
-
-TRAINED = ("distilled trellis", "recurrent", "ranked")
-"""Codecs that train with torch: they are measured at fewer sizes."""
-
-FEW_SIZES = (24, 48, 96)
-"""Sizes of whatever trains for long."""
 
 FIXED = {
     ("rabitq", "1 bit"): "rabitq",
@@ -58,6 +53,11 @@ class Method(ABC):
     @abstractmethod
     def fill(self, docs: Vectors) -> None:
         """Encode (n, dim) documents, and lay the codes out for search."""
+
+    def kept(self, docs: Vectors) -> Vectors | None:
+        """Give the documents as a collection would keep them beside these codes, residuals included; None if it would not."""
+        del docs
+        return None
 
     @abstractmethod
     def search(self, queries: Queries, k: int) -> RowIdMatrix:
@@ -94,6 +94,7 @@ class OurCodec(Method):
         self._queries = queries
         self._unused = unused
         self._scanner: Scanner
+        self._codes: Codes
 
     @property
     def code_size(self) -> float:
@@ -106,7 +107,13 @@ class OurCodec(Method):
 
     def fill(self, docs: Vectors) -> None:
         """Encode, and make the scanner."""
-        self._scanner = self._codec.scanner(self._codec.encode(docs))
+        self._codes = self._codec.encode(docs)
+        self._scanner = self._codec.scanner(self._codes)
+
+    def kept(self, docs: Vectors) -> Vectors | None:
+        """Decode the default fine tier beside the codes."""
+        tier = FineTier.beside(self._codec, DEFAULT_FINE)
+        return None if tier is None else tier.decode(tier.encode(docs, self._codes), self._codes)
 
     def search(self, queries: Queries, k: int) -> RowIdMatrix:
         """Prepare the queries and scan."""
@@ -150,8 +157,6 @@ def our_entries(dim: int, sizes: Iterable[int]) -> Iterator[Entry]:
     for size in sizes:
         bits = 2 if 8 * size <= 2 * dim else 4
         for name, spelling in SIZED.items():
-            if name in TRAINED and size not in FEW_SIZES:
-                continue
             yield _ours(name, in_bytes(size), spelling.format(size=size, bits=bits))
     for (name, setting), spelling in FIXED.items():
         yield _ours(name, setting, spelling)

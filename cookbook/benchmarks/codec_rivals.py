@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rarebit.arrays import Codes, Queries, RowIdMatrix, Vectors
-from rarebit.cookbook.benchmarks.codec_methods import FEW_SIZES, Entry, FaissIndex, Method, in_bytes
+from rarebit.cookbook.benchmarks.codec_methods import Entry, FaissIndex, Method, in_bytes
 from rarebit.errors import CodecError, MissingExtraError
 
 FLAT = "faiss IndexFlatIP"
@@ -39,8 +39,7 @@ def rival_entries(dim: int, sizes: Iterable[int]) -> Iterator[Entry]:
     for size in sizes:
         yield Entry("faiss PQ fast scan", in_bytes(size), partial(_fast_scan, dim, size))
         yield Entry("faiss PQ 8-bit", in_bytes(size), partial(_pq8, dim, size))
-        if size in FEW_SIZES:
-            yield Entry("faiss OPQ + PQ fast scan", in_bytes(size), partial(_opq, dim, size))
+        yield Entry("faiss OPQ + PQ fast scan", in_bytes(size), partial(_opq, dim, size))
         if 8 * size <= dim:
             yield Entry("faiss ITQ", in_bytes(size), partial(_itq, dim, size))
             yield Entry("faiss LSH", in_bytes(size), partial(_lsh, dim, size))

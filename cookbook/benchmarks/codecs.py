@@ -8,8 +8,9 @@ others as queries. Every codec is trained on at most 65,536 random documents (se
 Each method is asked once for 100 documents a query, in one call:
     - ``recall@10``, ``recall@100``: share of the exact best by float32 inner product that were found; ties within 1e-6 count.
     - ``ndcg@10``, with a judgement's score as the gain, and ``ndcg@10_share``: its mean over the mean of exact float32 search.
-    - ``..., re-ranked``: the same after the 100 candidates are scored again by their int8 vectors, as Rarebit's fine tier has
-      them. Which 100 they are stays, and so does recall@100.
+    - ``..., re-ranked``: the same after the 100 candidates are scored again by their int8 vectors. Which 100 they are stays,
+      and so does recall@100.
+    - ``..., re-ranked by residuals``: of Rarebit's codecs, re-ranked by what the codes miss in int8, the default fine tier.
     - ``bytes``: the code of one vector. What all vectors share, and ids, are not in it.
     - ``train_s``: to learn from the sample. ``encode_per_s``: documents a second, encoded and laid out for search.
     - ``ratio_to_flat``: the median of a method's time for one query, 100 documents wanted, over IndexFlatIP's for the same
@@ -19,8 +20,7 @@ Each method is asked once for 100 documents a query, in one call:
 faiss and turbovec use one thread. numpy and torch do if the environment says OMP_NUM_THREADS=1, and ``taskset -c 0`` keeps
 every method on one core, also one with threads of its own: use both for times that can be compared.
 
-What trains for long (the codecs that need torch, OPQ) is measured at 24, 48 and 96 bytes only. What is not installed, or cannot
-have a size, is left out with a printed line. With ``--json FILE`` the figures of each method
+What is not installed, or cannot have a size, is left out with a printed line. With ``--json FILE`` the figures of each method
 are kept in ``FILE.part`` as soon as they are there, and a run that is killed goes on behind them. ``--ablation`` measures,
 instead of all this, the trained codecs with parts taken away (:mod:`.codec_ablation`).
 """
@@ -46,7 +46,7 @@ from rarebit.cookbook.benchmarks.codec_methods import Entry, Method, our_entries
 from rarebit.cookbook.benchmarks.codec_rivals import rival_entries
 from rarebit.cookbook.benchmarks.embedded import default_cache
 from rarebit.cookbook.benchmarks.figures import Figure, Subject, means, table, write_json
-from rarebit.cookbook.benchmarks.judged import CANDIDATES, QUICK, Judge, Judged, K, Limits, load, ndcg, share
+from rarebit.cookbook.benchmarks.judged import CANDIDATES, QUICK, Judge, Judged, K, Limits, load, ndcg, share, sorted_by
 from rarebit.errors import CodecError, InputError
 
 BENCHMARK = "codecs"
@@ -64,7 +64,7 @@ ABLATION_ROWS = 50_000
 TRAINING_ROWS = 65_536
 TIMED_QUERIES = 50
 WARM_UP = 5
-RE_RANKED = ", re-ranked"
+RE_RANKED, BY_RESIDUALS = ", re-ranked", ", re-ranked by residuals"
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def measure(judge: Judge, method: Method, about: Subject) -> Iterator[Figure]:
     _, fill_seconds = _timed(lambda: method.fill(docs))
     places = method.search(judge.collection.queries, CANDIDATES)
     yield about.counted("bytes", method.code_size, len(docs))
-    yield from _quality(judge, places, about)
+    yield from _quality(judge, places, method.kept(docs), about)
     yield about.counted("train_s", train_seconds, len(sample))
     yield about.counted("encode_per_s", len(docs) / fill_seconds, len(docs))
     yield about.sampled("ratio_to_flat", _ratios(judge, method), np.median)
@@ -180,8 +180,11 @@ def training_sample(docs: Vectors) -> Vectors:
     return docs[np.random.default_rng(0).permutation(len(docs))[:TRAINING_ROWS]]
 
 
-def _quality(judge: Judge, places: RowIdMatrix, about: Subject) -> Iterator[Figure]:
-    for suffix, found in (("", places), (RE_RANKED, judge.re_ranked(places))):
+def _quality(judge: Judge, places: RowIdMatrix, kept: Vectors | None, about: Subject) -> Iterator[Figure]:
+    answers = {"": places, RE_RANKED: judge.re_ranked(places)}
+    if kept is not None:
+        answers[BY_RESIDUALS] = sorted_by(kept, judge.collection.queries, places)
+    for suffix, found in answers.items():
         for k in (K, CANDIDATES):
             yield about.sampled(f"recall@{k}{suffix}", judge.recall(found, k))
         gains = judge.collection.gains
