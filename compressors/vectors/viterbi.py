@@ -14,8 +14,8 @@ from rarebit.compressors.vectors.grouped_code import Groups, InAxes, Tables, Val
 STATES = 16
 """Values of a part, which is all that the next group has to know of the past."""
 
-CHUNK = 256
-"""Vectors that one thread encodes at once: the costs of their paths stay in the processor's cache."""
+CHUNK = 512
+"""Vectors that one thread encodes at once: side by side, so that each step works on long rows, and few enough for the cache."""
 
 FLOOR = 0.01
 """Added to the costs, as a share of each vector's squared length, so that rounding never makes one negative: positive floats
@@ -42,8 +42,10 @@ class Trellis:
         ends = np.searchsorted(groups, np.arange(parts), side="right").tolist()
         self._axes = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         points = (carried[:, :, np.newaxis] + own[:, np.newaxis]).reshape(len(own), STATES * STATES)
-        self._slopes = -2 * points
-        self._squares = [(points[axes] ** 2).sum(axis=0) for axes in self._axes]
+        squares = [(points[axes] ** 2).sum(axis=0, keepdims=True) for axes in self._axes]
+        # The square of a point stands behind its coordinates, for the one behind those of a vector: one product gives both.
+        pairs = zip(self._axes, squares, strict=True)
+        self._factors = [np.ascontiguousarray(np.concatenate([-2 * points[axes], square]).T) for axes, square in pairs]
 
     def nearest(self, vectors: InAxes) -> Values:
         """Find the values of the parts of each vector, in threads; exact up to the last bits of float32."""
@@ -55,33 +57,34 @@ class Trellis:
 
     def _nearest(self, vectors: InAxes) -> Values:
         """Extend the best path to each of the 16 values group by group, and then follow the best of all back."""
-        floors = np.maximum(FLOOR * (vectors * vectors).sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        costs = np.repeat(floors.astype(np.float32), STATES, axis=1)
-        ways = np.empty((len(self._axes), len(vectors), STATES), dtype=np.uint8)
-        before = np.arange(STATES, dtype=np.int32)[:, np.newaxis]
-        for group, axes in enumerate(self._axes):
-            targets = vectors[:, axes]
-            costs += (targets * targets).sum(axis=1, keepdims=True)
-            reached = targets @ self._slopes[axes]
-            reached += self._squares[group]
-            by_value = reached.reshape(-1, STATES, STATES)
-            by_value += costs[:, :, np.newaxis]
+        count, coordinates = len(vectors), np.ascontiguousarray(vectors.T)
+        squares = coordinates * coordinates
+        floor = np.maximum(FLOOR * squares.sum(axis=0), np.finfo(np.float32).tiny).astype(np.float32)
+        costs = np.repeat(floor[np.newaxis], STATES, axis=0)
+        ways = np.empty((len(self._axes), STATES, count), dtype=np.uint8)
+        before = np.arange(STATES, dtype=np.int32)[:, np.newaxis, np.newaxis]
+        reached = np.empty((STATES, STATES, count), dtype=np.float32)
+        noted = reached.view(np.int32)
+        for group, (axes, factors) in enumerate(zip(self._axes, self._factors, strict=True)):
+            targets = np.concatenate([coordinates[axes], np.ones((1, count), np.float32)])
+            costs += squares[axes].sum(axis=0)
+            np.matmul(factors, targets, out=reached.reshape(STATES * STATES, count))
+            reached += costs[:, np.newaxis]
             # One pass finds the least cost and where it came from: the last bits of each cost say it.
-            noted = by_value.view(np.int32)
             noted &= ~LAST_BITS
             noted |= before
-            least = noted.min(axis=1)
+            least = noted.min(axis=0)
             ways[group] = least & LAST_BITS
             costs = (least & ~LAST_BITS).view(np.float32)
-        return _followed_back(ways, costs.argmin(axis=1))
+        return _followed_back(ways, costs.argmin(axis=0))
 
 
 def _followed_back(ways: npt.NDArray[np.uint8], last: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Read the values off, from the last part to the first."""
-    parts, count, _ = ways.shape
+    parts, _, count = ways.shape
     values = np.empty((count, parts), dtype=np.uint8)
     everyone, value = np.arange(count), last
     for group in range(parts - 1, -1, -1):
         values[:, group] = value
-        value = ways[group, everyone, value]
+        value = ways[group, value, everyone]
     return values
