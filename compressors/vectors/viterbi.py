@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float32
 
 from rarebit.compressors.vectors.grouped_code import Groups, InAxes, Tables, Values
 
@@ -20,6 +21,8 @@ CHUNK = 512
 FLOOR = 0.01
 """Added to the costs, as a share of each vector's squared length, so that rounding never makes one negative: positive floats
 are ordered as their bits are."""
+
+Points: TypeAlias = Float32[npt.NDArray[np.float32], "axes 256"]
 
 LAST_BITS = np.int32(STATES - 1)
 """The last bits of a cost, in which the value before is noted while the least cost is sought."""
@@ -42,10 +45,8 @@ class Trellis:
         ends = np.searchsorted(groups, np.arange(parts), side="right").tolist()
         self._axes = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         points = (carried[:, :, np.newaxis] + own[:, np.newaxis]).reshape(len(own), STATES * STATES)
-        squares = [(points[axes] ** 2).sum(axis=0, keepdims=True) for axes in self._axes]
         # The square of a point stands behind its coordinates, for the one behind those of a vector: one product gives both.
-        pairs = zip(self._axes, squares, strict=True)
-        self._factors = [np.ascontiguousarray(np.concatenate([-2 * points[axes], square]).T) for axes, square in pairs]
+        self._factors = [_with_squares(points[axes]) for axes in self._axes]
 
     def nearest(self, vectors: InAxes) -> Values:
         """Find the values of the parts of each vector, in threads; exact up to the last bits of float32."""
@@ -68,7 +69,7 @@ class Trellis:
         for group, (axes, factors) in enumerate(zip(self._axes, self._factors, strict=True)):
             targets = np.concatenate([coordinates[axes], np.ones((1, count), np.float32)])
             costs += squares[axes].sum(axis=0)
-            np.matmul(factors, targets, out=reached.reshape(STATES * STATES, count))
+            np.matmul(factors, targets, out=reached)
             reached += costs[:, np.newaxis]
             # One pass finds the least cost and where it came from: the last bits of each cost say it.
             noted &= ~LAST_BITS
@@ -77,6 +78,15 @@ class Trellis:
             ways[group] = least & LAST_BITS
             costs = (least & ~LAST_BITS).view(np.float32)
         return _followed_back(ways, costs.argmin(axis=0))
+
+
+def _with_squares(points: Points) -> npt.NDArray[np.float32]:
+    """Give what a vector with a 1 behind it is multiplied by: (16 values before, 16 own, axes + 1).
+
+    Sixteen small products, since BLAS would share out one large product among threads, and these are threads already.
+    """
+    factors = np.concatenate([-2 * points, (points**2).sum(axis=0, keepdims=True)]).T
+    return np.ascontiguousarray(factors).reshape(STATES, STATES, -1)
 
 
 def _followed_back(ways: npt.NDArray[np.uint8], last: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
