@@ -29,6 +29,8 @@ def assert_whole(path: Path) -> None:
         raw.execute("INSERT INTO lexical (lexical) VALUES ('integrity-check')")
         counts = {table: raw.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("rows", "codes", "fine")}
         counts["state"] = raw.execute("SELECT row_count FROM state").fetchone()[0]
+        if not raw.execute("SELECT count(*) FROM codec").fetchone()[0]:
+            assert counts.pop("fine") == 0, "before training the codes are the vectors"
         assert len(set(counts.values())) == 1, counts
     raw.close()
 
