@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from rarebit.arrays import Codes, Queries, RowIdMatrix, Vectors, VectorsLike, as_vectors
 from rarebit.compressors.vectors import SearchableCodec, codec_named
-from rarebit.compressors.vectors.fine_tier import DEFAULT_FINE, NO_FINE, FineTier
+from rarebit.compressors.vectors.fine_tier import NO_FINE, TIERS, FineTier
 from rarebit.compressors.vectors.scanning import NOWHERE
 from rarebit.errors import CodecError, InputError, VectorError
 
@@ -34,7 +34,7 @@ TIE = 1e-6
 SHARES = (1 / 24, 1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 2)
 """Bytes a dimension that are tried for a target."""
 
-FINE = (DEFAULT_FINE, "float16", "float32")
+FINE = ("residual8", "float16", "float32")
 """Fine tiers, the smallest first."""
 
 
@@ -88,11 +88,14 @@ def choose(
         progress: show a progress bar.
 
     Raises:
-        InputError: neither a budget nor a target.
+        InputError: neither a budget nor a target, or an unknown fine tier.
         CodecError: fewer than two vectors, or no codec fits into the budget.
     """
     if code_bytes is None and target_recall is None:
         raise InputError("got neither code_bytes nor target_recall, wanted at least one to choose by")
+    unknown = [name for name in fine if name not in {*TIERS, NO_FINE}]
+    if unknown or not fine:
+        raise InputError(f"got fine={list(fine)}, wanted one or more of {[*TIERS, NO_FINE]}")
     sample = _Sample.drawn(as_vectors(vectors), queries, seed)
     if code_bytes is None:
         return _for_target(sample, float(target_recall or 0), fine, progress=progress)

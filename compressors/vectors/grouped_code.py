@@ -27,7 +27,7 @@ LARGEST_SAMPLE = 65_536
 """Vectors that the code is learned from."""
 
 BATCH = 8192
-"""Vectors encoded at once."""
+"""Vectors encoded or decoded at once."""
 
 LEAST = 4
 """Bytes a vector that are taken without being asked for, also where one bit a dimension is less."""
@@ -178,9 +178,13 @@ class GroupedCode(SearchableCodec):
         return codes
 
     def _decode(self, codes: Codes) -> Vectors:
+        vectors: Vectors = np.empty((len(codes), self.dim), np.float32)
         factors, packed = self._split(codes)
-        points = self._points(unpack_nibbles(packed, self._parts))
-        vectors: Vectors = (points @ self._axes.T) * self._grid.decode(factors)[:, np.newaxis]
+        for start in range(0, len(codes), BATCH):
+            part = slice(start, start + BATCH)
+            points = self._points(unpack_nibbles(packed[part], self._parts))
+            np.matmul(points, self._axes.T, out=vectors[part])
+            vectors[part] *= self._grid.decode(factors[part])[:, np.newaxis]
         vectors += self._mean
         return vectors
 

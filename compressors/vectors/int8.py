@@ -1,4 +1,4 @@
-"""int8 with one scale a vector: what the fine tier stores by default."""
+"""int8 with one scale a vector: the fine tier's codec by default, for what the codes miss."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from rarebit.arrays import Codes, Mask, Queries, RowIdMatrix, ScoreMatrix, Vecto
 from rarebit.compressors.vectors.codec import Arrays, Codec, SearchableCodec
 from rarebit.compressors.vectors.fast_scan import FastScan, unpack_nibbles
 from rarebit.compressors.vectors.product import Product
-from rarebit.compressors.vectors.scanning import FaissScanner, Scanner
+from rarebit.compressors.vectors.scanning import FaissScanner, Scanner, in_order
 from rarebit.compressors.vectors.spectrum import Spectrum
 from rarebit.compressors.vectors.yardstick import DOCUMENTS, FEWEST, FIRST, HELD_OUT, QUERIES, Yardstick, asked_of
 from rarebit.errors import CodecError, CodecWarning, InputError
@@ -313,8 +313,7 @@ class _Shifted(FaissScanner):
             bits = np.packbits(allowed, bitorder="little")
             parameters.sel = selector = library.IDSelectorBitmap(bits)  # noqa: F841 - has to live until the search ends
         scores, places = self._index.search(np.ascontiguousarray(prepared[:, :-1]), k, params=parameters)
-        scores = np.where(places < 0, np.float32(-np.inf), scores + prepared[:, -1:])
-        return scores, places
+        return in_order(scores + prepared[:, -1:], places)
 
 
 def _start(sample: Vectors, parts: int, centroids: int, seed: int) -> Quantiser:

@@ -48,6 +48,13 @@ class Scanner(ABC):
         return self.search(prepared, k, allowed)
 
 
+def in_order(scores: ScoreMatrix, places: RowIdMatrix) -> tuple[ScoreMatrix, RowIdMatrix]:
+    """Put what faiss found in the order that :meth:`Scanner.search` promises; what is nowhere gets the lowest score."""
+    scores = np.where(places < 0, np.float32(-np.inf), scores)
+    order = np.lexsort((places, -scores), axis=1)
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1)
+
+
 class FaissScanner(Scanner):
     """A faiss index that takes selectors, and gives inner products.
 
@@ -78,6 +85,4 @@ class FaissScanner(Scanner):
         bits = None if allowed is None else np.packbits(allowed, bitorder="little")
         parameters = None if bits is None else library.SearchParameters(sel=library.IDSelectorBitmap(bits))
         scores, places = self._index.search(prepared, k, params=parameters)
-        scores[places < 0] = -np.inf
-        order = np.lexsort((places, -scores), axis=1)  # what is nowhere has the lowest score
-        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1)
+        return in_order(scores, places)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rarebit.arrays import Codes, Queries, RowIdMatrix, Vectors
 from rarebit.compressors.vectors import Codec, SearchableCodec, codec_named
-from rarebit.compressors.vectors.fine_tier import DEFAULT_FINE, FineTier
+from rarebit.compressors.vectors.fine_tier import FineTier, default_fine
 from rarebit.compressors.vectors.scanning import Scanner
 from rarebit.errors import CodecError
 
@@ -112,7 +112,7 @@ class OurCodec(Method):
 
     def kept(self, docs: Vectors) -> Vectors | None:
         """Decode the default fine tier beside the codes."""
-        tier = FineTier.beside(self._codec, DEFAULT_FINE)
+        tier = FineTier.beside(self._codec, default_fine(self._codec))
         return None if tier is None else tier.decode(tier.encode(docs, self._codes), self._codes)
 
     def search(self, queries: Queries, k: int) -> RowIdMatrix:

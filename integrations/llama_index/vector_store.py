@@ -74,7 +74,7 @@ class RarebitVectorStore(BasePydanticVectorStore):
     metric: str = Field(default="cosine", description="'cosine' or 'inner_product'.")
     # None where they are chosen by measuring.
     codec: str | None = Field(default=None, description="Codec of the codes in memory.")
-    fine: str | None = Field(default=None, description="Codec of the vectors on disk that re-rank.")
+    fine: str | None = Field(default=None, description="What is kept on disk to re-rank.")
     memory_per_vector: int | None = Field(default=None, description="Bytes of memory a row, to choose the codec for.")
     target_recall: float | None = Field(default=None, description="Recall@10 to choose the codec for.")
     dim: int | None = Field(default=None, description="Dimension of the embeddings, if it was known when the store was opened.")
@@ -116,7 +116,7 @@ class RarebitVectorStore(BasePydanticVectorStore):
             progress: show a progress bar while adding.
             metric: ``"cosine"`` (default) or ``"inner_product"``.
             codec: of the codes in memory; see :meth:`rarebit.Collection.open` for it and all that follow.
-            fine: of the vectors on disk that re-rank.
+            fine: what is kept on disk to re-rank.
             memory_per_vector: instead of a codec, the bytes of memory that a row may take.
             target_recall: instead of a codec, the recall to reach.
             dim: dimension of the embeddings; taken from the first ones added if left out.

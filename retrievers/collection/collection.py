@@ -72,7 +72,8 @@ class Collection(Searches):
                 ``"pca128,sq8"``, or any other of :mod:`rarebit.compressors.vectors` that can be searched.
             fine: what is kept on disk to re-rank: ``"residual8"`` (default; what the code misses of the vector, a byte a
                 dimension), ``"residual4"``, the vector itself as ``"int8"``, ``"int4"``, ``"float16"``, ``"float32"``, or
-                ``"none"``; by default none for the codecs float16 and float32, which need no re-ranking.
+                ``"none"``; by default none for the codecs float16 and float32, which need no re-ranking, and int8 for
+                ``"rabitq"``. See :mod:`rarebit.compressors.vectors.fine_tier`.
             memory_per_vector: instead of a codec, the bytes that a row may take in memory, its row id (4) included: when there
                 is enough to train on, the codec that finds most is chosen, by measuring on held-out vectors.
             target_recall: instead of a codec, recall@10 after re-ranking, from 0 to 1: the smallest code that reaches it is
@@ -293,7 +294,8 @@ class Collection(Searches):
 
         Args:
             codec: another codec, as in :meth:`open`.
-            fine: another fine tier, written from the one that is there: no finer than it was.
+            fine: another fine tier, written from the one that is there: no finer than it was. Residuals are rounded again with
+                every new code; vectors in int8, float16 or float32 stay as they are.
             memory_per_vector: choose for another budget.
             target_recall: choose for another target. With none of these, the same choice is made, or the same codec learned,
                 again.

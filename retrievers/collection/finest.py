@@ -39,7 +39,7 @@ class FinestVectors:
         if self.tier is None:
             return self.codec.decode(self._stored("codes", row_ids, self.codec.code_size))
         fine = self._stored("fine", row_ids, self.tier.code_size)
-        codes = self._stored("codes", row_ids, self.codec.code_size) if self.tier.is_residual else fine
+        codes = self._stored("codes", row_ids, self.codec.code_size) if self.tier.is_residual else None
         return self.tier.decode(fine, codes)
 
     def parts_of(self, row_ids: Sequence[int]) -> Vectors:

@@ -1,6 +1,6 @@
 """Giving a collection another code while it is used.
 
-Vectors are read from the fine tier and encoded into tables beside the old ones, a batch at a time, each in a short transaction
+Vectors are read from both tiers and encoded into tables beside the old ones, a batch at a time, each in a short transaction
 of its own; readers and writers go on meanwhile. One last transaction encodes what was added since, drops what was deleted, and
 puts the new tables in the place of the old. A process that is killed before leaves the old code as it was, and tables that the
 next recompression removes.
@@ -146,7 +146,7 @@ class Recompression:
                 training.write_codes(connection, NEW_TABLES, row_ids, training.encoded(source.of(row_ids), codecs))
                 last = row_ids[-1]
             for new, old in zip(NEW_TABLES, ("codes", "fine"), strict=True):
-                if old == "fine" and codecs[1] is None and settings.keeps_vectors:
+                if old == "fine" and codecs[1] is None and settings.has_fine_tier:
                     connection.execute(f"DROP TABLE {new}")  # the fine vectors stay as they are
                 else:
                     connection.execute(f"DELETE FROM {new} WHERE row_id NOT IN (SELECT row_id FROM rows)")

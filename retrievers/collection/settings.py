@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from rarebit.compressors.vectors import SearchableCodec, codec_named
 from rarebit.compressors.vectors.choosing import Choice
-from rarebit.compressors.vectors.fine_tier import DEFAULT_FINE, NO_FINE, TIERS
+from rarebit.compressors.vectors.fine_tier import NO_FINE, TIERS, default_fine
 from rarebit.errors import DamagedFileError, FingerprintError, FormatVersionError, InputError, SettingsError
 from rarebit.retrievers.collection.arguments import as_count, as_share
 from rarebit.retrievers.collection.schema import LEXICAL
@@ -89,11 +89,12 @@ class Settings:
     def __post_init__(self) -> None:
         """Check each setting by itself."""
         _check_choice("metric", self.metric, METRICS)
-        self.new_codec()
+        codec = self.new_codec()
         _check_choice("tokenizer", self.tokenizer, tuple(LEXICAL))
         finer = FINER.get(self.codec, FINE)
         if self.fine is None:
-            object.__setattr__(self, "fine", DEFAULT_FINE if DEFAULT_FINE in finer else finer[0])
+            default = default_fine(codec)
+            object.__setattr__(self, "fine", default if default in finer else finer[0])
         _check_choice(f"codec={self.codec!r} and fine", self.fine, finer)
         for name, least in (("dim", 1), ("training_minimum", 1), ("memory_per_vector", LEAST_MEMORY)):
             given = getattr(self, name)
@@ -129,8 +130,8 @@ class Settings:
         return codec
 
     @property
-    def keeps_vectors(self) -> bool:
-        """Whether there is a fine tier beside the codes."""
+    def has_fine_tier(self) -> bool:
+        """Whether more is kept than the codes, once they are trained."""
         return self.fine != NO_FINE
 
 

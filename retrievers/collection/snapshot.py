@@ -1,4 +1,4 @@
-"""Reading and searching one commit: candidates from the codes in memory, their order from the fine vectors on disk."""
+"""Reading and searching one commit: candidates from the codes in memory, their order from the fine tier on disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CANDIDATES_PER_HIT = 10
 10 is among them shows in the codec benchmark, as recall after re-ranking."""
 
 QUERIES_AT_ONCE = 64
-"""Queries whose candidates are found and re-ranked together: the fine vectors of all of them are in memory for that time."""
+"""Queries whose candidates are found and re-ranked together: what the fine tier keeps of them all is in memory meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,17 @@ class SearchableSnapshot(Snapshot):
         allowed = self.matching(tree)
         allowed_ids = None if allowed is None else np.asarray(allowed.to_array(), dtype=np.uint64).astype(np.int64)
         tier = self.finest.tier
+        adds = tier is not None and tier.adds_to_scores
         wanted = candidates or max(self.settings.candidates or FEWEST_CANDIDATES, CANDIDATES_PER_HIT * k)
         fetched = min(max(k, wanted) if tier and k else k, self.state.row_count)
         found: list[Ranking] = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = queries[start : start + QUERIES_AT_ONCE]
-            rough = tier is not None and not tier.adds_to_scores
-            scores, row_ids = self.view.search(part, fetched, allowed_ids, rough=rough)
-            found += self._as_estimated(scores, row_ids) if tier is None else self._reranked(part, scores, row_ids, k)
+            scores, row_ids = self.view.search(part, fetched, allowed_ids, rough=tier is not None and not adds)
+            if tier is None:
+                found += self._as_estimated(scores, row_ids)
+            else:
+                found += self._reranked(part, row_ids, k, scores if adds else None)
         return found
 
     def diverse(self, query: Vector, k: int, fetch_k: int, lambda_mult: float, tree: Filter | None) -> Ranking:
@@ -118,18 +121,21 @@ class SearchableSnapshot(Snapshot):
             for pair in zip(row_ids.tolist(), scores.tolist(), strict=True)
         ]
 
-    def _reranked(self, queries: Queries, estimates: ScoreMatrix, candidates: RowIdMatrix, k: int) -> list[Ranking]:
-        """Score the candidates of several queries by what the fine tier keeps of them, which is read once."""
+    def _reranked(self, queries: Queries, candidates: RowIdMatrix, k: int, of_codes: ScoreMatrix | None) -> list[Ranking]:
+        """Score the candidates of several queries by what the fine tier keeps of them, which is read once.
+
+        ``of_codes`` are the scores of the codes where those of residuals are added to them.
+        """
         order_of = [np.argsort(row_ids)[np.count_nonzero(row_ids == NOWHERE) :] for row_ids in candidates]
         own_of = [row_ids[order] for row_ids, order in zip(candidates, order_of, strict=True)]
         wanted = own_of[0] if len(own_of) == 1 else np.unique(np.concatenate(own_of))
-        adds = self.finest.tier is not None and self.finest.tier.adds_to_scores
-        vectors = (self.finest.parts_of if adds else self.finest.of)(wanted.tolist())
+        vectors = (self.finest.of if of_codes is None else self.finest.parts_of)(wanted.tolist())
         reranked = []
-        for query, of_codes, by_id, own in zip(queries, estimates, order_of, own_of, strict=True):
+        for row, (query, by_id, own) in enumerate(zip(queries, order_of, own_of, strict=True)):
             shared = len(own) == len(wanted)
             scores = (vectors if shared else vectors[np.searchsorted(wanted, own)]) @ query
-            scores = scores + of_codes[by_id] if adds else scores
+            if of_codes is not None:
+                scores += of_codes[row, by_id]
             order = np.argsort(-scores, kind="stable")[:k]
             reranked.append(self._in_range(list(zip(own[order].tolist(), scores[order].tolist(), strict=True))))
         return reranked

@@ -48,7 +48,7 @@ def is_due(connection: Connection, settings: Settings, codec: SearchableCodec) -
     if isinstance(codec, Exact):
         return count >= (settings.training_minimum or wanted.training_minimum)
     grown = GROWTH * settings.trained_rows
-    return settings.keeps_vectors and 0 < grown <= min(SAMPLE_ROWS, count)
+    return settings.has_fine_tier and 0 < grown <= min(SAMPLE_ROWS, count)
 
 
 def learned(
@@ -98,7 +98,7 @@ def train(connection: Connection, settings: Settings, codec: SearchableCodec) ->
     while row_ids := ids_after(connection, last):
         last = row_ids[-1]
         write_codes(connection, ("codes", "fine"), row_ids, encoded(source.of(row_ids), codecs))
-    if not chosen.keeps_vectors:
+    if not chosen.has_fine_tier:
         connection.execute("DELETE FROM fine")
     take_over(connection, chosen, trained)
     return chosen, trained

@@ -121,6 +121,26 @@ def test_scores_are_inner_products_with_the_decoded_vectors(searchable: Searchab
         assert np.allclose(scores, -np.sort(-decoded, axis=1)[:, :10], atol=rounding)
 
 
+def test_equal_scores_are_in_the_order_of_their_places(searchable: SearchableCodec, vectors: np.ndarray) -> None:
+    assert_ties_in_order(searchable, vectors)
+
+
+@pytest.mark.parametrize("spelling", ["ranked8x8", "recurrent12"])
+def test_equal_scores_of_codes_trained_with_torch_are_too(spelling: str, vectors: np.ndarray) -> None:
+    pytest.importorskip("torch", reason="training needs the extra models")
+    trained = codec_named(spelling).fit(vectors)
+    assert isinstance(trained, SearchableCodec)
+    assert_ties_in_order(trained, vectors)
+
+
+def assert_ties_in_order(codec: SearchableCodec, vectors: np.ndarray) -> None:
+    copies = np.tile(vectors[:60], (6, 1))
+    scores, places = codec.scanner(codec.encode(copies)).search(codec.prepare_queries(vectors[:20]), 50)
+    tied = np.diff(scores, axis=1) == 0
+    assert tied.any()
+    assert (np.diff(places, axis=1)[tied] > 0).all()
+
+
 def test_a_mask_limits_the_search(searchable: SearchableCodec, vectors: np.ndarray) -> None:
     allowed = np.array([3, 500, 1999])
     mask = np.zeros(len(vectors), dtype=bool)

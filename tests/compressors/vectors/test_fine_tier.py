@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from support.vectors import clustered
 
-from rarebit.compressors.vectors import SearchableCodec, codec_named
+from rarebit.compressors.vectors import SearchableCodec, choose, codec_named
 from rarebit.compressors.vectors.fine_tier import TIERS, FineTier
+from rarebit.errors import InputError
 
 SPELLINGS = (
     "trellis8",
@@ -22,9 +23,12 @@ SPELLINGS = (
     "float16",
 )
 NOT_AS_DECODED = {"matryoshka32,sq8", "rabitq"}
+WITH_TORCH = ("distilled8", "ranked8", "ranked8x8", "recurrent8x2")
 
 
 def fitted(spelling: str, vectors: np.ndarray) -> SearchableCodec:
+    if spelling in WITH_TORCH:
+        pytest.importorskip("torch", reason="training needs the extra models")
     codec = codec_named(spelling).fit(vectors)
     assert isinstance(codec, SearchableCodec)
     return codec
@@ -60,9 +64,13 @@ def test_a_residual_is_finer_than_the_vector_in_the_same_bytes(residual: str, wh
     assert errors[0] < 0.6 * errors[1]
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
-def test_scores_of_code_and_residual_add_up(spelling: str, vectors: np.ndarray) -> None:
+@pytest.mark.parametrize("lengths", ["equal", "unequal"])
+@pytest.mark.parametrize("spelling", [*SPELLINGS, *WITH_TORCH])
+def test_scores_of_code_and_residual_add_up(spelling: str, lengths: str, vectors: np.ndarray) -> None:
+    if lengths == "unequal":
+        vectors = vectors * np.random.default_rng(0).lognormal(0, 0.3, (len(vectors), 1)).astype(np.float32)
     codec, queries = fitted(spelling, vectors), clustered(20, seed=1)
+    codec = type(codec).restore(dim=codec.dim, config=codec.config, learned=codec.learned())
     tier, codes = FineTier("residual8", codec), codec.encode(vectors)
     assert tier.adds_to_scores == (spelling not in NOT_AS_DECODED)
     kept = tier.encode(vectors, codes)
@@ -76,6 +84,22 @@ def test_whole_vectors_have_scores_of_their_own(vectors: np.ndarray) -> None:
     codec = fitted("trellis8", vectors)
     assert not FineTier("int8", codec).adds_to_scores
     assert not FineTier("float32", codec).adds_to_scores
+
+
+def test_an_unknown_tier_is_refused(vectors: np.ndarray) -> None:
+    with pytest.raises(InputError, match="residual8"):
+        FineTier("int7", fitted("sq4", vectors))
+    with pytest.raises(InputError, match="residual8"):
+        choose(vectors, code_bytes=8, fine=("int7",))
+
+
+def test_the_longest_vectors_are_taken(vectors: np.ndarray) -> None:
+    long = np.clip(1e17 * vectors, -1e16, 1e16)
+    codec = fitted("trellis8", long)
+    codes = codec.encode(long)
+    tier = FineTier("residual8", codec)
+    errors = np.linalg.norm(tier.decode(tier.encode(long, codes), codes) - long, axis=1)
+    assert (errors <= 0.01 * np.linalg.norm(long, axis=1)).all()
 
 
 def test_beside_what_loses_nothing_there_is_none(vectors: np.ndarray) -> None:

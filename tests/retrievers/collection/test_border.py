@@ -276,6 +276,7 @@ def test_codecs_that_need_no_finer_tier_have_none() -> None:
     assert Collection.open(codec="float32").settings.fine == "none"
     assert Collection.open(codec="float16").settings.fine == "none"
     assert Collection.open(codec="sq8").settings.fine == "residual8"
+    assert Collection.open(codec="rabitq").settings.fine == "int8", "its scores are not those of its decoded vectors"
     with pytest.raises(InputError, match="float32"):
         Collection.open(codec="float16", fine="int8")
 

@@ -277,10 +277,16 @@ def test_exact_codes_give_way_to_small_ones_with_a_fine_tier(codec: str) -> None
 @pytest.mark.parametrize("fine", ["residual8", "int8"])
 def test_vectors_stay_near_what_they_were_through_many_codes(fine: str) -> None:
     collection, vectors = filled(count=1500, fine=fine)
-    for codec in ("variance4", "pq16", "rabitq", "trellis"):
-        collection.recompress(codec=codec)
+
+    def error() -> float:
         own = collection.vectors([str(number) for number in range(0, 1500, 7)])
-        assert np.abs(own - vectors[::7]).max() < 5e-3
+        return float(np.linalg.norm(own - vectors[::7], axis=1).mean())
+
+    first = error()
+    for turn, codec in enumerate(("variance4", "pq16", "rabitq", "trellis"), start=2):
+        collection.recompress(codec=codec)
+        # Residuals are rounded anew each time, some of them of rougher codes; vectors are not.
+        assert error() <= (2 * first * turn**0.5 if fine == "residual8" else first)
     assert collection.recompress(fine="float32").fine == "float32"
     assert np.abs(collection.vectors(["3"]) - vectors[[3]]).max() < 5e-3
     assert collection.recompress(fine="residual4").disk["fine"] == 1500 * 36
