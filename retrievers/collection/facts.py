@@ -84,12 +84,12 @@ def rows_filled(connection: Connection, field: str) -> BitMap64:
 
 
 def _stored(value: Any) -> tuple[str, Any]:
+    if isinstance(value, str):  # first, since most are
+        return (STRING, value) if len(value) <= LONGEST else (ELSEWHERE, "")
     if value is None:
         return NULL, ""
     if is_finite_number(value):
         return NUMBER, value
-    if isinstance(value, str) and len(value) <= LONGEST:
-        return STRING, value
     if isinstance(value, list | tuple):
         encoded = json.dumps(value, ensure_ascii=False)
         return (LIST, encoded) if len(encoded) <= LONGEST else (ELSEWHERE, "")

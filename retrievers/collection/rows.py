@@ -218,15 +218,14 @@ def _encoded(key: str, metadata: Mapping[str, Any]) -> str:
     return encoded
 
 
-def _check_keys(value: Any, depth: int = 1) -> None:
+def _check_keys(value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int = 1) -> None:
     """JSON would turn other keys into strings without a word; what is nested very deeply cannot be read again."""
     if depth > DEEPEST:
         raise ValueError(f"it is nested more than {DEEPEST} levels deep")
     if isinstance(value, dict):
-        for key, inner in value.items():
+        for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"key {key!r} is a {type(key).__name__}")
-            _check_keys(inner, depth + 1)
-    elif isinstance(value, list | tuple):
-        for inner in value:
+    for inner in value.values() if isinstance(value, dict) else value:
+        if isinstance(inner, (dict, list, tuple)):
             _check_keys(inner, depth + 1)
