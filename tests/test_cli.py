@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -328,13 +329,29 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"rarebit {rarebit.__version__}\n"
 
 
+def test_damage_is_named_and_space_comes_back(run: Run, run_json: RunJson, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(30):
+        write(f"docs/{number}.md", f"{KETTLE} {number} " + "tea " * 200)
+    run("index", "docs")
+    assert "docs.rarebit is sound" in run("check")
+    assert run_json("check") == {"problems": []}
+    with Collection.open("docs.rarebit") as collection:
+        collection.delete_all()
+    assert run_json("compact")["freed"] > 0
+    assert "bytes came free" in run("compact")
+    with sqlite3.connect("docs.rarebit") as raw:
+        raw.execute("UPDATE state SET row_count = 5")
+    assert cli.main(["check"]) == 1
+    assert "there are 0 rows, wanted 5" in capsys.readouterr().out
+
+
 def commands() -> list[str]:
     choices = [action.choices for action in cli._parser()._actions if action.choices]
     return list(choices[0])
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands() == ["index", "search", "stats", "recompress", "demo"]
+    assert commands() == ["index", "search", "stats", "recompress", "check", "compact", "demo"]
     with pytest.raises(SystemExit) as caught:
         cli.main(["--help"])
     assert caught.value.code == 0

@@ -12,8 +12,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from rarebit.arrays import Vectors, VectorsLike
-from rarebit.errors import InputError
-from rarebit.retrievers.collection import rows
+from rarebit.errors import DamagedFileError, InputError
+from rarebit.retrievers.collection import checking, rows
 from rarebit.retrievers.collection.arguments import as_count, as_ids, as_seconds
 from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter, matches, matches_everything
@@ -331,6 +331,35 @@ class Collection(Searches):
                 "close it (or open and close it once), or choose another path"
             )
         self._engine.storage.copy_to(target)
+
+    def check(self, *, progress: bool = False) -> list[str]:
+        """Look for damage: read everything once, and compare every table with the rows.
+
+        Args:
+            progress: show a progress bar.
+
+        Returns:
+            What is wrong, one sentence each; nothing where all is well. A code that became another code is not noticed. The
+            lexical index, which knows a changed text, is not looked at where the collection was opened read-only.
+        """
+        found: list[str] = []
+        try:
+            with self._engine.snapshot() as snapshot:
+                found.extend(checking.problems(snapshot, progress=progress))
+            if not self._engine.storage.read_only:
+                with self._engine.storage.write() as connection:
+                    found.extend(checking.lexical_problems(connection))
+        except DamagedFileError as error:
+            found.append(str(error))
+        return found
+
+    def compact(self) -> int:
+        """Give the space of deleted rows back to the disk; returns the bytes that came free.
+
+        Searches go on meanwhile, other writes wait. The file is written anew, so it takes as long, and as much free space. A
+        process that is killed leaves the file as it was.
+        """
+        return self._engine.storage.compact()
 
     def close(self) -> None:
         """Close the file; further calls raise ClosedError."""

@@ -118,11 +118,7 @@ class Storage:
         """Give the writing connection; commit at the end of the block, undo everything if it raises."""
         self.check_writable()
         with self._translated(), self._in_turn(wait=self.lock_timeout) as connection:
-            if self._turns_held > 1:
-                raise errors.InputError(
-                    "a function used as a filter wrote to the collection that it filters, wanted one that only looks at the "
-                    "row it is given: collect what to write, and write it afterwards"
-                )
+            self._check_no_filter_is_running()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -133,6 +129,20 @@ class Storage:
                     with suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
                 raise
+
+    def compact(self) -> int:
+        """Give the space of what was deleted back to the disk, in one transaction; returns the bytes that came free.
+
+        Takes as long as writing the file anew, and needs its size again in free space meanwhile.
+        """
+        self.check_writable()
+        before = self.file_bytes()
+        with self._translated(), self._in_turn(wait=self.lock_timeout) as connection:
+            self._check_no_filter_is_running()
+            connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return before - self.file_bytes()
 
     def copy_to(self, target: Path) -> None:
         """Write one commit of the collection to another path, whole or not at all, and sync it to the disk."""
@@ -231,6 +241,13 @@ class Storage:
                     self._idle.append(connection)
             if not kept:
                 connection.close()
+
+    def _check_no_filter_is_running(self) -> None:
+        if self._turns_held > 1:
+            raise errors.InputError(
+                "a function used as a filter wrote to the collection that it filters, wanted one that only looks at the "
+                "row it is given: collect what to write, and write it afterwards"
+            )
 
     def _main_connection(self) -> Connection:
         self._check_open()

@@ -1,4 +1,4 @@
-"""The command line: ``rarebit index | search | stats | recompress | demo``."""
+"""The command line: ``rarebit index | search | stats | recompress | check | compact | demo``."""
 
 from __future__ import annotations
 
@@ -98,6 +98,22 @@ def recompress(arguments: argparse.Namespace) -> None:
     _report(found.as_dict(), _chosen(found), as_json=arguments.json)
 
 
+def check(arguments: argparse.Namespace) -> int:
+    """Read everything once, and say what is damaged; the exit status is 1 if anything is."""
+    with Collection.open(arguments.collection, create=False) as collection:
+        found = collection.check(progress=not arguments.json)
+    sound = f"{arguments.collection} is sound"
+    _report({"problems": found}, "\n".join(found) or sound, as_json=arguments.json)
+    return 1 if found else 0
+
+
+def compact(arguments: argparse.Namespace) -> None:
+    """Give the space of deleted passages back to the disk."""
+    with Collection.open(arguments.collection, create=False) as collection:
+        freed = collection.compact()
+    _report({"freed": freed}, f"{freed:,} bytes came free", as_json=arguments.json)
+
+
 def demo(arguments: argparse.Namespace) -> None:
     """Run the quickstart recipe."""
     for module in ("gguf", "langchain_core", "llama_index.core", "sentence_transformers", "transformers"):
@@ -137,6 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--memory-per-vector", type=int, metavar="BYTES", help="choose the code for this memory, by measuring")
     again.add_argument("--target-recall", type=float, metavar="SHARE", help="choose the code for this recall@10, by measuring")
     again.set_defaults(command=recompress)
+
+    looking = commands.add_parser("check", parents=[common], help="look for damage", description=check.__doc__)
+    looking.set_defaults(command=check)
+
+    shrinking = commands.add_parser("compact", parents=[common], help="shrink the file", description=compact.__doc__)
+    shrinking.set_defaults(command=compact)
 
     # No prefix marks an option here: all that follows, --help too, is for the recipe.
     showing = commands.add_parser(

@@ -1,0 +1,114 @@
+"""What can be wrong with a file, looked for: SQLite's own checks, and whether all tables say the same about every row."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from rarebit.arrays import Mask, Vectors
+from rarebit.errors import DamagedFileError
+from rarebit.retrievers.collection.facts import facts_of
+from rarebit.retrievers.collection.snapshot import Snapshot
+from rarebit.retrievers.collection.storage import Connection
+
+BATCH_ROWS = 1024
+LONGEST = 1.5
+"""Length under cosine that no vector has, however rough its code."""
+
+
+def problems(snapshot: Snapshot, *, progress: bool = False) -> Iterator[str]:
+    """Look through one commit, and name what is wrong, one sentence each."""
+    connection = snapshot.connection
+    yield from (f"SQLite finds: {line}" for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok")
+    yield from _uncounted(snapshot)
+    for table, size in _tiers(snapshot):
+        yield from _unequal(connection, table, size)
+    yield from _unlike_their_rows(snapshot, progress=progress)
+
+
+def lexical_problems(connection: Connection) -> Iterator[str]:
+    """Compare the lexical index with the texts; inside a write transaction, since FTS5 asks for one."""
+    try:
+        connection.execute("INSERT INTO lexical (lexical, rank) VALUES ('integrity-check', 1)")
+    except sqlite3.DatabaseError as error:
+        yield f"the lexical index does not agree with the texts ({error})"
+
+
+def _uncounted(snapshot: Snapshot) -> Iterator[str]:
+    count, newest = snapshot.connection.execute("SELECT count(*), coalesce(max(row_id), 0) FROM rows").fetchone()
+    if count != snapshot.state.row_count:
+        yield f"there are {count} rows, wanted {snapshot.state.row_count}, as the state says"
+    if newest >= snapshot.state.next_row_id:
+        yield f"the newest row has number {newest}, wanted one below {snapshot.state.next_row_id}, which comes next"
+
+
+def _tiers(snapshot: Snapshot) -> Iterator[tuple[str, int]]:
+    """Name the tables that hold a code for every row, and the bytes of each."""
+    if snapshot.codec is not None:
+        yield "codes", snapshot.codec.code_size
+        if snapshot.finest.tier is not None:
+            yield "fine", snapshot.finest.tier.code_size
+
+
+def _unequal(connection: Connection, table: str, size: int) -> Iterator[str]:
+    wrongs = {
+        f"rows have nothing in {table}": f"rows WHERE row_id NOT IN (SELECT row_id FROM {table})",
+        f"entries of {table} belong to no row": f"{table} WHERE row_id NOT IN (SELECT row_id FROM rows)",
+        f"entries of {table} have not {size} bytes": f"{table} WHERE length(code) <> {size}",
+    }
+    for wrong, where in wrongs.items():
+        count = connection.execute(f"SELECT count(*) FROM {where}").fetchone()[0]
+        if count:
+            yield f"{count} {wrong}"
+
+
+def _unlike_their_rows(snapshot: Snapshot, *, progress: bool) -> Iterator[str]:
+    """Read every row: its metadata, the facts made from it, its vector."""
+    connection, last, facts = snapshot.connection, 0, 0
+    sql = "SELECT row_id, id, metadata FROM rows WHERE row_id > ? ORDER BY row_id LIMIT ?"
+    with tqdm(total=snapshot.state.row_count, desc="checking", unit="row", disable=not progress) as bar:
+        while found := connection.execute(sql, (last, BATCH_ROWS)).fetchall():
+            last = found[-1][0]
+            for row_id, key, metadata in found:
+                own, wrong = _facts_of_row(connection, row_id, key, metadata)
+                facts += own
+                yield from wrong
+            yield from _odd_vectors(snapshot, [row_id for row_id, _, _ in found])
+            bar.update(len(found))
+    stored = connection.execute("SELECT count(*) FROM facts").fetchone()[0]
+    if stored != facts:
+        yield f"the index of the metadata has {stored} entries, wanted {facts}"
+
+
+def _facts_of_row(connection: Connection, row_id: int, key: str, metadata: str) -> tuple[int, list[str]]:
+    """Count the facts that a row should have, and name what is wrong with them."""
+    try:
+        decoded = json.loads(metadata)
+        wanted = set(facts_of(decoded))
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        return 0, [f"the metadata of id {key!r} is no JSON object ({error})"]
+    sql = "SELECT 1 FROM facts WHERE field = ? AND kind = ? AND value = ? AND row_id = ?"
+    lost = [field for field, *rest in wanted if connection.execute(sql, (field, *rest, row_id)).fetchone() is None]
+    return len(wanted), [f"the index of the metadata lacks {field!r} of id {key!r}" for field in lost]
+
+
+def _odd_vectors(snapshot: Snapshot, row_ids: Sequence[int]) -> Iterator[str]:
+    try:
+        vectors = snapshot.finest.of(row_ids)
+    except DamagedFileError:
+        return  # rows without a code, and codes of another size, are counted by themselves
+    odd = int(np.count_nonzero(~_plausible(vectors, unit=snapshot.settings.metric == "cosine")))
+    if odd:
+        yield f"{odd} vectors of the rows {row_ids[0]} to {row_ids[-1]} are not what could have been stored"
+
+
+def _plausible(vectors: Vectors, *, unit: bool) -> Mask:
+    """Tell which vectors are finite, and no longer than they can be."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1)
+    possible: Mask = np.isfinite(lengths) & (lengths <= (LONGEST if unit else np.inf))
+    return possible
