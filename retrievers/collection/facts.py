@@ -7,11 +7,12 @@ Python does; lists are stored as JSON; what is long, and what SQLite cannot hold
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from pyroaring import BitMap64
 
+from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection.filters import RANGES, Compare, is_finite_number, values_at
 from rarebit.retrievers.collection.storage import Connection
 
@@ -35,20 +36,32 @@ def facts_of(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[Fact]:
             yield from facts_of(value, f"{field}.")
 
 
+def decoded(stored: str) -> Any:
+    """Decode JSON that a file holds.
+
+    Raises:
+        DamagedFileError: it is none.
+    """
+    try:
+        return json.loads(stored)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedFileError(f"the metadata in the file is no JSON ({error}): restore it from a backup") from error
+
+
 def rows_where(connection: Connection, compare: Compare) -> BitMap64:
     """Find the rows that have the field and whose value satisfies an operator that is not a negation.
 
     Callers handle ``ne``, ``nin``, ``is_empty`` and ``eq None`` as complements, since a row without the field has no fact.
     """
     if compare.op == "exists":
-        return _bitmap(connection.execute("SELECT row_id FROM facts WHERE field = ?", (compare.field,)))
+        return _rows_found(connection.execute("SELECT row_id FROM facts WHERE field = ?", (compare.field,)))
     found = BitMap64()
     scanned = [NUMBER, STRING, LIST, ELSEWHERE]
     if _in_sql(compare):
         scanned = [ELSEWHERE]
         for kind, condition, values in _conditions(compare):
             sql = f"SELECT row_id FROM facts WHERE field = ? AND kind = ? AND value {condition}"
-            found |= _bitmap(connection.execute(sql, (compare.field, kind, *values)))
+            found |= _rows_found(connection.execute(sql, (compare.field, kind, *values)))
     for kind in scanned:
         found |= _scan(connection, compare, kind)
     return found
@@ -64,14 +77,14 @@ def rows_within(connection: Connection, bounds: Sequence[Compare]) -> BitMap64:
         return BitMap64.intersection(*(rows_where(connection, bound) for bound in bounds))
     conditions = "".join(f" AND value {_SQL_RANGES[bound.op]} ?" for bound in bounds)
     sql = f"SELECT row_id FROM facts WHERE field = ? AND kind = ?{conditions}"
-    within = _bitmap(connection.execute(sql, (bounds[0].field, *kinds, *(bound.value for bound in bounds))))
+    within = _rows_found(connection.execute(sql, (bounds[0].field, *kinds, *(bound.value for bound in bounds))))
     return within | BitMap64.intersection(*(_scan(connection, bound, ELSEWHERE) for bound in bounds))
 
 
 def rows_with_value(connection: Connection, field: str) -> BitMap64:
     """Find the rows that have the field with something else than null in it."""
     sql = "SELECT row_id FROM facts WHERE field = ? AND kind > ?"
-    return _bitmap(connection.execute(sql, (field, NULL)))
+    return _rows_found(connection.execute(sql, (field, NULL)))
 
 
 def rows_filled(connection: Connection, field: str) -> BitMap64:
@@ -80,7 +93,7 @@ def rows_filled(connection: Connection, field: str) -> BitMap64:
         "SELECT row_id FROM facts WHERE field = ? AND kind > ? "
         "AND NOT (kind = ? AND value = '') AND NOT (kind = ? AND value = '[]')"
     )
-    return _bitmap(connection.execute(sql, (field, NULL, STRING, LIST)))
+    return _rows_found(connection.execute(sql, (field, NULL, STRING, LIST)))
 
 
 def _stored(value: Any) -> tuple[str, Any]:
@@ -129,20 +142,28 @@ def _scan(connection: Connection, compare: Compare, kind: str) -> BitMap64:
         "SELECT value, row_id FROM facts WHERE field = ? AND kind = ?", (compare.field, kind)
     ):
         if last is None or value != last:
-            holds = compare.holds([json.loads(value) if kind == LIST else value])
+            holds = compare.holds([decoded(value) if kind == LIST else value])
             last = value
         if holds:
             found.append(row_id)
-    return BitMap64(found)
+    return _bitmap(found)
 
 
 def _scan_rows(connection: Connection, compare: Compare) -> BitMap64:
     sql = "SELECT row_id, metadata FROM rows WHERE row_id IN (SELECT row_id FROM facts WHERE field = ? AND kind = ?)"
     stored = connection.execute(sql, (compare.field, ELSEWHERE))
-    return BitMap64(
-        [row_id for row_id, metadata in stored if compare.holds(list(values_at(json.loads(metadata), compare.field)))]
-    )
+    return _bitmap(row_id for row_id, metadata in stored if compare.holds(list(values_at(decoded(metadata), compare.field))))
 
 
-def _bitmap(found: Any) -> BitMap64:
-    return BitMap64([row_id for (row_id,) in found])
+def _rows_found(cursor: Iterable[tuple[int]]) -> BitMap64:
+    return _bitmap(row_id for (row_id,) in cursor)
+
+
+def _bitmap(row_ids: Iterable[int]) -> BitMap64:
+    every = list(row_ids)
+    try:
+        return BitMap64(every)
+    except (OverflowError, TypeError) as error:
+        raise DamagedFileError(
+            f"the metadata's index names a row that cannot be ({error}): restore it from a backup"
+        ) from error

@@ -83,7 +83,7 @@ def delete(connection: Connection, row_ids: Sequence[int]) -> int:
         )
         connection.executemany(
             "DELETE FROM facts WHERE field = ? AND kind = ? AND value = ? AND row_id = ?",
-            ((*fact, row_id) for row_id, _, metadata in stored for fact in facts.facts_of(json.loads(metadata))),
+            ((*fact, row_id) for row_id, _, metadata in stored for fact in facts.facts_of(facts.decoded(metadata))),
         )
         for table in ("rows", "codes", "fine"):
             connection.executemany(f"DELETE FROM {table} WHERE row_id = ?", ((row_id,) for row_id in chunk))
@@ -178,6 +178,8 @@ def _select_in(connection: Connection, select: str, values: Sequence[Any]) -> li
 def decoded(stored: StoredRow) -> Row:
     """Decode a stored row."""
     row_id, key, text, metadata = stored
+    if not (isinstance(key, str) and isinstance(text, str)):
+        raise DamagedFileError(f"row {row_id} holds something else than texts: restore the file from a backup")
     try:
         return Row(key, text, json.loads(metadata))
     except ValueError as error:
@@ -192,7 +194,10 @@ def _row(stored: StoredRow) -> tuple[int, Row]:
 
 def _matrix(found: Iterable[tuple[int, bytes]], code_size: int) -> tuple[RowIds, Codes]:
     pairs = list(found)
-    joined = b"".join(code for _, code in pairs)
+    try:
+        joined = b"".join(code for _, code in pairs)
+    except TypeError as error:
+        raise DamagedFileError(f"a code in the file is none ({error}): restore the file from a backup") from error
     if len(joined) != len(pairs) * code_size:
         raise DamagedFileError(
             f"{len(pairs)} stored codes have {len(joined)} bytes, wanted {len(pairs) * code_size}: "

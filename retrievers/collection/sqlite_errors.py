@@ -9,7 +9,8 @@ from typing import Any
 
 from rarebit import errors
 
-MISSING_PARTS = ("no such table", "no such column")
+DAMAGES = ("no such table", "no such column", "Could not decode to UTF-8")
+"""How the messages begin of what SQLite and Python's module have no code for."""
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def _translation(error: sqlite3.Error, name: str, lock_timeout: float) -> errors
         return errors.ForeignFileError(
             f"{name} is no SQLite file and was left as it is, wanted a Rarebit collection: check the path"
         )
-    if code == sqlite3.SQLITE_CORRUPT or str(error).startswith(MISSING_PARTS):
+    if code == sqlite3.SQLITE_CORRUPT or str(error).startswith(DAMAGES):
         return errors.DamagedFileError(f"{name} is damaged ({error}): restore it from a backup")
     if code == sqlite3.SQLITE_FULL:
         return errors.StorageFullError(

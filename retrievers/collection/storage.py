@@ -270,9 +270,16 @@ class Storage:
         if self.read_only:
             mode = "ro" if self._can_share() else "ro&immutable=1"
         uri = f"{self.path.as_uri()}?mode={mode}"
-        return _configured(
-            sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=self.lock_timeout)
-        )
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=self.lock_timeout)
+        try:
+            return _configured(connection)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, UnicodeDecodeError):  # SQLite's message has a damaged name in it
+                raise errors.DamagedFileError(
+                    f"{self} is damaged (its tables have no names): restore it from a backup"
+                ) from error
+            raise
 
     def _can_share(self) -> bool:
         """Whether SQLite can follow a writer here: the log's index must exist or be creatable."""

@@ -15,7 +15,7 @@ import pytest
 from support.vectors import clustered
 
 from rarebit import Collection, Compare
-from rarebit.errors import LockedError, ReadOnlyError
+from rarebit.errors import LockedError, RarebitError, ReadOnlyError
 
 COUNT = 1500
 
@@ -97,6 +97,29 @@ def test_pages_that_are_damaged_are_named(file: Path) -> None:
     file.write_bytes(content)
     with Collection.open(file) as collection:
         assert collection.check()
+
+
+@pytest.mark.slow
+@pytest.mark.unchecked
+def test_flipped_bits_give_answers_or_errors_of_ours(file: Path) -> None:
+    content, query, rng = file.read_bytes(), clustered(1, seed=3)[0], random.Random(0)
+    refused = named = 0
+    for turn in range(120):
+        flipped = bytearray(content)
+        for _ in range(rng.choice([1, 1, 8])):
+            flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
+        copy = file.with_name(f"{turn}.rarebit")
+        copy.write_bytes(flipped)
+        try:
+            with Collection.open(copy) as collection:
+                named += bool(collection.check())
+                collection.search(query, 10, filter=Compare("n", "eq", 3))
+                collection.search_lexical("text 7", 5)
+                assert len(list(collection)) > 0
+        except RarebitError:
+            refused += 1
+    assert refused > 3
+    assert named > 20
 
 
 def test_compacting_gives_the_space_of_deleted_rows_back(file: Path) -> None:
