@@ -108,9 +108,9 @@ class GroupedCode(SearchableCodec):
     def prepare_queries(self, queries: Queries) -> Prepared:
         """Give the tables of (q, dim) queries: what each value of each part adds to the score, and last the mean's share."""
         prepared: Prepared = np.empty((len(queries), NIBBLES * self._parts + 1), np.float32)
-        prepared[:, -1] = queries @ self._mean
-        for row, in_axes in zip(prepared, queries @ self._axes, strict=True):
-            row[:-1] = self._table.of(in_axes)
+        for row, query in zip(prepared, queries, strict=True):  # one by one: the scores of a query are the same in any company
+            row[:-1] = self._table.of(query @ self._axes)
+            row[-1] = query @ self._mean
         return prepared
 
     def scanner(self, codes: Codes) -> Scanner:

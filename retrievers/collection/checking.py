@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from rarebit.arrays import Mask, Vectors
 from rarebit.errors import DamagedFileError
+from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.facts import facts_of
 from rarebit.retrievers.collection.snapshot import Snapshot
 from rarebit.retrievers.collection.storage import Connection
@@ -20,8 +21,21 @@ LONGEST = 1.5
 """Length under cosine that no vector has, however rough its code."""
 
 
-def problems(snapshot: Snapshot, *, progress: bool = False) -> Iterator[str]:
-    """Look through one commit, and name what is wrong, one sentence each."""
+def problems(engine: Engine, *, progress: bool = False) -> list[str]:
+    """Look through the newest commit, and name what is wrong, one sentence each."""
+    found: list[str] = []
+    try:
+        with engine.snapshot() as snapshot:
+            found.extend(_of_commit(snapshot, progress=progress))
+        if not engine.storage.read_only:
+            with engine.storage.write() as connection:
+                found.extend(_of_lexical_index(connection))
+    except DamagedFileError as error:
+        found.append(str(error))
+    return found
+
+
+def _of_commit(snapshot: Snapshot, *, progress: bool) -> Iterator[str]:
     connection = snapshot.connection
     yield from (f"SQLite finds: {line}" for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok")
     yield from _uncounted(snapshot)
@@ -30,7 +44,7 @@ def problems(snapshot: Snapshot, *, progress: bool = False) -> Iterator[str]:
     yield from _unlike_their_rows(snapshot, progress=progress)
 
 
-def lexical_problems(connection: Connection) -> Iterator[str]:
+def _of_lexical_index(connection: Connection) -> Iterator[str]:
     """Compare the lexical index with the texts; inside a write transaction, since FTS5 asks for one."""
     try:
         connection.execute("INSERT INTO lexical (lexical, rank) VALUES ('integrity-check', 1)")

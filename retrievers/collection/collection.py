@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from rarebit.arrays import Vectors, VectorsLike
-from rarebit.errors import DamagedFileError, InputError
+from rarebit.errors import InputError
 from rarebit.retrievers.collection import checking, rows
 from rarebit.retrievers.collection.arguments import as_count, as_ids, as_seconds
 from rarebit.retrievers.collection.engine import Engine
@@ -342,16 +342,7 @@ class Collection(Searches):
             What is wrong, one sentence each; nothing where all is well. A code that became another code is not noticed. The
             lexical index, which knows a changed text, is not looked at where the collection was opened read-only.
         """
-        found: list[str] = []
-        try:
-            with self._engine.snapshot() as snapshot:
-                found.extend(checking.problems(snapshot, progress=progress))
-            if not self._engine.storage.read_only:
-                with self._engine.storage.write() as connection:
-                    found.extend(checking.lexical_problems(connection))
-        except DamagedFileError as error:
-            found.append(str(error))
-        return found
+        return checking.problems(self._engine, progress=progress)
 
     def compact(self) -> int:
         """Give the space of deleted rows back to the disk; returns the bytes that came free.

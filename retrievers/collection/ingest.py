@@ -69,20 +69,20 @@ class Writer:
         self._use(settings, codec)
 
     def _use(self, settings: Settings, codec: SearchableCodec) -> None:
-        self.settings, self._codec = settings, codec
+        self.settings = settings
         self._codecs = codec, FineTier.beside(codec, str(settings.fine))
 
     def write(self, vectors: Vectors, new: Sequence[rows.NewRow]) -> None:
         """Insert or replace rows; train afterwards if the minimum is reached."""
         rows.replace(self._connection, new, *training.encoded(vectors, self._codecs))
-        if training.is_due(self._connection, self.settings, self._codec):
+        if training.is_due(self._connection, self.settings, self._codecs[0]):
             self._train()
 
     def _train(self) -> None:
         """Train, or go on as before where that cannot be: rows are not refused because of the code that they will have."""
         self._connection.execute("SAVEPOINT training")
         try:
-            trained = training.train(self._connection, self.settings, self._codec)
+            trained = training.train(self._connection, self.settings, self._codecs[0])
         except (CodecError, MissingExtraError, VectorError) as error:
             self._connection.execute("ROLLBACK TO training")
             warnings.warn(
