@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-from rarebit.arrays import Codes, Prepared, Queries, Vectors, VectorsLike, as_vectors
+from rarebit.arrays import Codes, ListSizes, Prepared, Queries, Vectors, VectorsLike, as_vectors
 from rarebit.compressors.vectors.scanning import Scanner
 from rarebit.errors import CodecError, InputError, NotFittedError
 
@@ -168,8 +168,11 @@ class SearchableCodec(Codec):
     """Whether a scanner's scores are the inner products with the decoded vectors, up to rounding."""
 
     @abstractmethod
-    def scanner(self, codes: Codes) -> Scanner:
-        """Lay codes out for search, in their order; it takes the queries that :meth:`prepare_queries` returns."""
+    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
+        """Lay codes out for search, in their order; it takes the queries that :meth:`prepare_queries` returns.
+
+        ``sizes`` puts them into so many inverted lists, one after the other; codecs whose scanner has no lists leave it out.
+        """
 
     def prepare_queries(self, queries: Queries) -> Prepared:
         """Turn (q, dim) queries into what the scanner takes; the identity unless the codec transforms them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, UInt8
 
-from rarebit.arrays import Codes, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix, Scores, Vector
+from rarebit.arrays import Codes, Lists, ListSizes, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix, Scores, Vector
 from rarebit.compressors.vectors.factors import PackedFactors
 from rarebit.compressors.vectors.scanning import NOWHERE, Scanner
 
@@ -25,15 +26,17 @@ BLOCK = 64
 EXTRA = 32
 """Codes found by the kernel beyond those wanted: its tables are rounded to 8 bits, and the factors are not in them."""
 
-FEW = 1024
-"""Allowed places up to which they are scored one by one, without a scan."""
+FEW = 256
+FEW_SHARE = 1 / 200
+"""Allowed places up to which they are scored one by one, without a scan: so many, or this share of all. One by one takes some
+200 times as long as in a scan."""
 
 EVEN = 0.25
 """Spread of the factors' logarithms above which they, and not the kernel's sums, say which codes are worth an exact score:
 where a factor carries the length of its vector. Those of MiniLM vectors have a fifth of it or less."""
 
-FARTHER = 4
-"""How many times as many codes are scanned for when too few of those found are allowed."""
+PACKED_AT_ONCE = 1024 * BLOCK
+"""Codes that are put into blocks at once, so that little is in memory twice."""
 
 Factors: TypeAlias = Float[npt.NDArray[Any], "n"]
 Values: TypeAlias = UInt8[npt.NDArray[np.uint8], "n parts"]
@@ -50,45 +53,58 @@ class FastScan(Scanner):
     code is scanned by one and the same index, whatever its codebooks look like. Prepared queries are tables: (q, 16 m + 1), the
     entries of the first part, of the second, and so on, and last the constant.
 
+    The index is one of inverted lists, also where there is one list: those of faiss take a selector into the kernel, so a
+    filter costs a bit test for each code that would have been found, whatever it selects.
+
     Args:
-        codes: (n, (m + 1) // 2) two four-bit values a byte, as :func:`pack_nibbles` puts them.
+        codes: (n, (m + 1) // 2) two four-bit values a byte, as :func:`pack_nibbles` puts them; list after list.
         parts: m, how many four-bit values a code has.
         factors: of n vectors: an array, or bytes that decode to one where they are asked for; None for 1.
+        sizes: how many of the codes lie in each list; one list of all if left out.
     """
 
-    def __init__(self, codes: Codes, parts: int, factors: Factors | PackedFactors | None = None) -> None:
+    def __init__(
+        self, codes: Codes, parts: int, factors: Factors | PackedFactors | None = None, sizes: ListSizes | None = None
+    ) -> None:
         """Pack the codes."""
-        self._index = _packed(codes, parts)
-        self._bytes = _bytes_of(self._index)
-        self._layout = _layout(parts)
+        self._count = len(codes)
+        self._lists = PackedLists(codes, parts, np.array([len(codes)]) if sizes is None else sizes)
         self._factors = factors
         self._factors_decide = factors is not None and _spread(factors, len(self)) > EVEN
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the packed codes, of the factors, and of the unit matrices."""
-        factors = 0 if self._factors is None else self._factors.nbytes
-        return int(self._index.codes.size()) + factors + 4 * int(self._index.pq.centroids.size())
+        """Bytes of the packed codes and their places, of the factors, and of the unit matrices."""
+        return self._lists.nbytes + (0 if self._factors is None else self._factors.nbytes)
+
+    @property
+    def list_count(self) -> int:
+        """How many lists there are."""
+        return len(self._lists.sizes)
 
     def __len__(self) -> int:
         """Count the codes."""
-        return int(self._index.ntotal)
+        return self._count
 
-    def search(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+    def search(
+        self, prepared: Prepared, k: int, allowed: Mask | None = None, lists: Lists | None = None
+    ) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Scan, or score the allowed places one by one where they are few."""
         scores = np.full((len(prepared), k), -np.inf, np.float32)
         places = np.full((len(prepared), k), NOWHERE, np.int64)
-        for row, found in enumerate(self._candidates(prepared, k, allowed)):
+        for row, found in enumerate(self._candidates(prepared, k, allowed, lists)):
             exact = self.scores(prepared[row], found)
             order = np.lexsort((found, -exact))[:k]
             scores[row, : len(order)], places[row, : len(order)] = exact[order], found[order]
         return scores, places
 
-    def candidates(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+    def candidates(
+        self, prepared: Prepared, k: int, allowed: Mask | None = None, lists: Lists | None = None
+    ) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Keep the kernel's rounded sums, times the factors, for scores; among all places only."""
-        if allowed is not None or len(self) <= k or self._factors_decide:
-            return self.search(prepared, k, allowed)
-        sums, places = self._scanned(prepared, k + (0 if self._factors is None else EXTRA))
+        if allowed is not None or lists is not None or len(self) <= k or self._factors_decide:
+            return self.search(prepared, k, allowed, lists)
+        sums, places = self._scanned(prepared, k + (0 if self._factors is None else EXTRA), None, None)
         if self._factors is not None:
             sums *= self._factors[places.ravel()].reshape(places.shape)
             order = np.argsort(-sums, axis=1)[:, :k]
@@ -97,7 +113,7 @@ class FastScan(Scanner):
 
     def scores(self, tables: Vector, places: RowIds) -> Scores:
         """Give the exact estimates of some places for one query's tables."""
-        entries = np.add(self.values(places), self._layout.first_entries, dtype=np.intp)
+        entries = np.add(self.values(places), self._lists.layout.first_entries, dtype=np.intp)
         sums = tables.take(entries).sum(axis=1)
         if self._factors is not None:
             sums *= self._factors[places]
@@ -106,44 +122,122 @@ class FastScan(Scanner):
 
     def values(self, places: RowIds) -> Values:
         """Unpack the four-bit values of the codes at some places: (n, m)."""
-        blocks, rows = np.divmod(places, BLOCK)
-        where = self._layout.offsets.take(rows, axis=0)
-        where += (blocks * self._layout.block_bytes)[:, np.newaxis]
+        return self._lists.values(places)
+
+    def _candidates(self, prepared: Prepared, k: int, allowed: Mask | None, lists: Lists | None) -> Iterator[RowIds]:
+        """Give, for each query, places that are worth an exact score: at least k of them, or all that are allowed."""
+        if lists is None:
+            available = len(self) if allowed is None else int(np.count_nonzero(allowed))
+            few = 0 if allowed is None else max(FEW, int(FEW_SHARE * len(self)))
+            if available <= max(k, few) or self._factors_decide:
+                every = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
+                yield from (every for _ in prepared)
+                return
+        fetch = len(self) if self._factors_decide else min(k + EXTRA, len(self))
+        yield from (found[found >= 0] for found in self._scanned(prepared, fetch, allowed, lists)[1])
+
+    def _scanned(
+        self, prepared: Prepared, fetch: int, allowed: Mask | None, lists: Lists | None
+    ) -> tuple[ScoreMatrix, RowIdMatrix]:
+        """Give the kernel's sums, without the factors and the constant, and their places; ``NOWHERE`` beyond the last."""
+        tables = np.ascontiguousarray(prepared[:, :-1])
+        sums, places = self._lists.search(tables, min(fetch, len(self)), allowed, lists)
+        for row in np.flatnonzero(places.min(axis=1, initial=0) < 0):
+            # The kernel gives nothing where a rounded sum is the lowest that there can be.
+            empty = np.flatnonzero(places[row] < 0)
+            others = np.setdiff1d(self._lists.places(allowed, None if lists is None else lists[row]), places[row])[: len(empty)]
+            places[row, empty[: len(others)]] = others
+            sums[row, empty] = tables[row].reshape(-1, NIBBLES).min(axis=1).sum()
+        return sums, places
+
+
+class PackedLists:
+    """Codes in inverted lists of faiss, in the layout of its kernel. A code's place is its number, list after list.
+
+    Args:
+        codes: (n, (m + 1) // 2) packed nibbles, list after list.
+        parts: m.
+        sizes: how many codes each list has; they add up to n.
+    """
+
+    def __init__(self, codes: Codes, parts: int, sizes: ListSizes) -> None:
+        """Interleave the codes of each list."""
+        self.sizes = np.asarray(sizes, dtype=np.int64)
+        self.layout = _layout(parts)
+        self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
+        self._every = np.arange(len(sizes), dtype=np.int64)
+        self._index = _empty(parts, len(sizes))
+        addresses = [self._fill(number, codes) for number in range(len(sizes))]
+        self._index.ntotal = len(codes)
+        # The lists lie apart in memory. One view spans them all; only bytes that lie in a list are ever looked at.
+        lowest, highest = min(addresses), max(addresses) + self.layout.block_bytes * (len(codes) // BLOCK + 1)
+        self._offsets = np.array(addresses, dtype=np.int64) - lowest
+        self._bytes = np.ctypeslib.as_array((ctypes.c_uint8 * (highest - lowest)).from_address(lowest))
+
+    def _fill(self, number: int, codes: Codes) -> int:
+        """Pack one list; gives the address of its blocks."""
+        lists, first, size = self._index.invlists, int(self._starts[number]), int(self.sizes[number])
+        lists.resize(number, size)
+        if not size:
+            return int(lists.get_codes(number) or 0) or ctypes.addressof(_NOTHING)
+        faiss.rev_swig_ptr(lists.get_ids(number), size)[:] = np.arange(first, first + size)
+        blocks = faiss.rev_swig_ptr(lists.get_codes(number), -(-size // BLOCK) * self.layout.block_bytes)
+        for start in range(0, size, PACKED_AT_ONCE):
+            packed = _packed(codes[first + start : first + min(start + PACKED_AT_ONCE, size)], self.layout.parts)
+            part, begin = _bytes_of(packed), start // BLOCK * self.layout.block_bytes
+            blocks[begin : begin + len(part)] = part
+        return int(blocks.ctypes.data)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the blocks, of the places that faiss keeps (8 a code), and of the unit matrices."""
+        blocks = int((-(-self.sizes // BLOCK)).sum()) * self.layout.block_bytes
+        return blocks + 8 * int(self._index.ntotal) + 4 * int(self._index.pq.centroids.size())
+
+    def search(
+        self, tables: Prepared, k: int, allowed: Mask | None, lists: Lists | None
+    ) -> tuple[ScoreMatrix, RowIdMatrix]:
+        """Scan lists, for each query its own, in faiss: sums of the tables' entries, and places."""
+        library: Any = faiss
+        if lists is None:
+            lists = np.broadcast_to(self._every, (len(tables), len(self._every)))
+        lists = np.ascontiguousarray(lists)
+        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+        selector = None if bits is None else library.IDSelectorBitmap(bits)
+        parameters = library.SearchParametersIVF(sel=selector, nprobe=lists.shape[1])
+        sums, places = np.empty((len(tables), k), np.float32), np.empty((len(tables), k), np.int64)
+        unused = np.zeros(lists.shape, np.float32)
+        arrays = tuple(library.swig_ptr(array) for array in (lists, unused, sums, places))
+        # The form of Python's own refuses parameters here.
+        self._index.search_preassigned_c(len(tables), library.swig_ptr(tables), k, *arrays, False, parameters)
+        return sums, places
+
+    def values(self, places: RowIds) -> Values:
+        """Unpack the four-bit values of the codes at some places: (n, m)."""
+        if len(self.sizes) == 1:
+            blocks, rows = np.divmod(places, BLOCK)
+            base = blocks * self.layout.block_bytes
+        else:
+            numbers = np.searchsorted(self._starts, places, side="right") - 1
+            blocks, rows = np.divmod(places - self._starts[numbers], BLOCK)
+            base = self._offsets[numbers] + blocks * self.layout.block_bytes
+        where = self.layout.offsets.take(rows, axis=0)
+        where += base[:, np.newaxis]
         values: Values = self._bytes.take(where)
-        values >>= self._layout.shifts.take(rows, axis=0)
+        values >>= self.layout.shifts.take(rows, axis=0)
         values &= np.uint8(NIBBLES - 1)
         return values
 
-    def _candidates(self, prepared: Prepared, k: int, allowed: Mask | None) -> Iterator[RowIds]:
-        """Give, for each query, places that are worth an exact score: at least k of them, or all that are allowed."""
-        available = len(self) if allowed is None else int(np.count_nonzero(allowed))
-        if available <= max(k, FEW if allowed is not None else 0):
-            every = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
-            yield from (every for _ in prepared)
-            return
-        fetch = len(self) if self._factors_decide else (k + EXTRA) * len(self) // available
-        for query, found in zip(prepared, self._scanned(prepared, fetch)[1], strict=True):
-            yield self._enough(query, found, k, allowed)
+    def places(self, allowed: Mask | None, lists: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
+        """Name the allowed places of some lists."""
+        ranges = zip(self._starts[:-1], self._starts[1:], strict=True)
+        inside = [np.arange(*bounds) for number, bounds in enumerate(ranges) if lists is None or number in lists]
+        every = np.concatenate(inside) if inside else np.empty(0, np.int64)
+        return every if allowed is None else every[allowed[every]]
 
-    def _enough(self, query: Vector, found: RowIds, k: int, allowed: Mask | None) -> npt.NDArray[np.int64]:
-        """Keep the allowed places, and scan again for more where they are too few: the best may all be forbidden."""
-        kept = found if allowed is None else found[allowed[found]]
-        while len(kept) < k and len(found) < len(self):
-            found = self._scanned(query[np.newaxis], FARTHER * len(found))[1][0]
-            kept = found if allowed is None else found[allowed[found]]
-        return kept
 
-    def _scanned(self, prepared: Prepared, fetch: int) -> tuple[ScoreMatrix, RowIdMatrix]:
-        """Give the kernel's sums, without the factors and the constant, and their places."""
-        tables = np.ascontiguousarray(prepared[:, :-1])
-        sums, places = self._index.search(tables, min(fetch, len(self)))
-        for row in np.flatnonzero(places.min(axis=1, initial=0) < 0):
-            # The kernel gives nothing where a rounded sum is the lowest that there can be.
-            empty = places[row] < 0
-            others = np.setdiff1d(np.arange(len(self)), places[row])
-            places[row, empty] = others[: np.count_nonzero(empty)]
-            sums[row, empty] = tables[row].reshape(-1, NIBBLES).min(axis=1).sum()
-        return sums, places
+_NOTHING = ctypes.c_uint8()
+"""An address for lists without codes."""
 
 
 @dataclass(frozen=True)
@@ -218,10 +312,20 @@ def _spread(factors: Factors | PackedFactors, count: int) -> float:
 
 
 def _packed(codes: Codes, parts: int) -> Any:
-    """Build the fast-scan index over codes, with unit matrices for codebooks."""
+    """Build a fast-scan index over codes without lists: it is what puts codes into blocks."""
     flat = faiss.IndexPQ(parts * NIBBLES, parts, 4, faiss.METRIC_INNER_PRODUCT)
-    faiss.copy_array_to_vector(np.tile(np.eye(NIBBLES, dtype=np.float32).ravel(), parts), flat.pq.centroids)
     flat.is_trained = True
     flat.add_sa_codes(np.ascontiguousarray(codes))
     library: Any = faiss
     return library.IndexPQFastScan(flat, BLOCK)
+
+
+def _empty(parts: int, lists: int) -> Any:
+    """Build a fast-scan index of empty lists, with unit matrices for codebooks."""
+    library: Any = faiss
+    dim = parts * NIBBLES
+    index = library.IndexIVFPQFastScan(library.IndexFlatIP(dim), dim, lists, parts, 4, faiss.METRIC_INNER_PRODUCT, BLOCK)
+    index.by_residual = False
+    faiss.copy_array_to_vector(np.tile(np.eye(NIBBLES, dtype=np.float32).ravel(), parts), index.pq.centroids)
+    index.is_trained = True
+    return index

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Int, Int32, UInt8
 
-from rarebit.arrays import Codes, Prepared, Queries, Vector, Vectors
+from rarebit.arrays import Codes, ListSizes, Prepared, Queries, Vector, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
 from rarebit.compressors.vectors.factors import FactorGrid, Factors, PackedFactors, factor_bytes, least_squares
 from rarebit.compressors.vectors.fast_scan import NIBBLES, FastScan, pack_nibbles, unpack_nibbles
@@ -113,10 +113,10 @@ class GroupedCode(SearchableCodec):
             row[-1] = query @ self._mean
         return prepared
 
-    def scanner(self, codes: Codes) -> Scanner:
+    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
         """Lay the parts out for fast scan, and the factors beside them."""
         factors, values = self._split(codes)
-        return FastScan(values, self._parts, PackedFactors(self._grid, factors))
+        return FastScan(values, self._parts, PackedFactors(self._grid, factors), sizes)
 
     @abstractmethod
     def _grouping(self, spectrum: Spectrum, parts: int) -> tuple[npt.NDArray[np.intp], Groups]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import safetensors.numpy
 from jaxtyping import Float32
 
-from rarebit.arrays import Codes, Queries, Vectors
+from rarebit.arrays import Codes, ListSizes, Queries, Vectors
 from rarebit.compressors.vectors import registered
 from rarebit.compressors.vectors.codec import Arrays, Codec, SearchableCodec
 from rarebit.compressors.vectors.scanning import Scanner
@@ -77,9 +77,9 @@ class Pipeline(SearchableCodec):
         """Map (q, dim) queries as the vectors were, and prepare them for the codec."""
         return self._codec.prepare_queries(self._queries_through(queries))
 
-    def scanner(self, codes: Codes) -> Scanner:
+    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
         """Lay the codes out as the codec at the end does."""
-        return self._codec.scanner(codes)
+        return self._codec.scanner(codes, sizes)
 
     def __repr__(self) -> str:
         """Name the stages."""

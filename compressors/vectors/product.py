@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32
 
-from rarebit.arrays import Codes, Mask, Queries, RowIdMatrix, ScoreMatrix, Vectors
+from rarebit.arrays import Codes, Lists, ListSizes, Mask, Queries, RowIdMatrix, ScoreMatrix, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
 from rarebit.compressors.vectors.fast_scan import FastScan
 from rarebit.compressors.vectors.scanning import NOWHERE, FaissScanner, Scanner
@@ -32,7 +32,10 @@ class _TableScanner(FaissScanner):
         super().__init__(_index(quantizer, codes), codes.shape[1])
         self._quantizer = quantizer
 
-    def search(self, prepared: Queries, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+    def search(
+        self, prepared: Queries, k: int, allowed: Mask | None = None, lists: Lists | None = None
+    ) -> tuple[ScoreMatrix, RowIdMatrix]:
+        del lists
         if allowed is None:
             return super().search(prepared, k)
         places = np.flatnonzero(allowed)
@@ -104,10 +107,10 @@ class Product(SearchableCodec):
         tables = entries.transpose(1, 0, 2).reshape(len(spread), 2**self.bits * self.parts)
         return np.pad(tables, ((0, 0), (0, 1)))
 
-    def scanner(self, codes: Codes) -> Scanner:
+    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
         """Pack the codes for fast scan with 4 bits; put them into a faiss ``IndexPQ`` with 8."""
         if self.bits == 4:
-            return FastScan(codes, self.parts)
+            return FastScan(codes, self.parts, sizes=sizes)
         return _TableScanner(self._quantizer, codes)
 
     def _fit(self, vectors: Vectors, queries: Queries | None, *, progress: bool) -> None:

@@ -11,7 +11,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from rarebit.arrays import Codes, Prepared, Queries, Vectors
+from rarebit.arrays import Codes, ListSizes, Prepared, Queries, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
 from rarebit.compressors.vectors.scanning import FaissScanner, Scanner
 from rarebit.errors import CodecError, InputError
@@ -81,7 +81,7 @@ class RaBitQ(SearchableCodec):
         """Rotate (q, dim) queries as the vectors were."""
         return self._rotated(queries)
 
-    def scanner(self, codes: Codes) -> Scanner:
+    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:  # noqa: ARG002
         """Put the codes into a faiss ``IndexRaBitQ`` over the codes."""
         index = self._centred_index(faiss.vector_to_array(self._index.center))
         index.add_sa_codes(codes)

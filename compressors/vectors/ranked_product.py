@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32
 
-from rarebit.arrays import Codes, Mask, Queries, RowIdMatrix, ScoreMatrix, Vectors
+from rarebit.arrays import Codes, Lists, ListSizes, Mask, Queries, RowIdMatrix, ScoreMatrix, Vectors
 from rarebit.compressors.vectors.codec import Arrays, Codec, SearchableCodec
 from rarebit.compressors.vectors.fast_scan import FastScan, unpack_nibbles
 from rarebit.compressors.vectors.product import Product
@@ -198,11 +198,11 @@ class RankedProduct(SearchableCodec):
         prepared: Prepared = np.concatenate([spread, (queries @ self._quantiser.mean)[:, np.newaxis]], axis=1)
         return prepared
 
-    def scanner(self, codes: Codes) -> Scanner:
+    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
         """Lay the parts out for fast scan with 4 bits; put them into an ``IndexPQ`` with 8."""
         points = self._quantiser.points
         if self.bits == 4:
-            return FastScan(codes, len(points))
+            return FastScan(codes, len(points), sizes=sizes)
         return _Shifted(codes, points)
 
     def _fit(self, vectors: Vectors, queries: Queries | None, *, progress: bool) -> None:
@@ -306,7 +306,10 @@ class _Shifted(FaissScanner):
         """Bytes of the codes, of the places that the list keeps beside them, and of the points."""
         return super().nbytes + self._shared
 
-    def search(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+    def search(
+        self, prepared: Prepared, k: int, allowed: Mask | None = None, lists: Lists | None = None
+    ) -> tuple[ScoreMatrix, RowIdMatrix]:
+        del lists
         library: Any = faiss
         parameters = library.SearchParametersIVF(nprobe=1)
         if allowed is not None:

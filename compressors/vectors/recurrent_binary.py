@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from rarebit.arrays import Codes, Prepared, Queries, Vectors, VectorsLike, as_vectors
+from rarebit.arrays import Codes, ListSizes, Prepared, Queries, Vectors, VectorsLike, as_vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
 from rarebit.compressors.vectors.fast_scan import FastScan
 from rarebit.compressors.vectors.product import Product
@@ -188,10 +188,10 @@ class RecurrentBinary(SearchableCodec):
         """Make the tables of what the codes of (q, dim) queries stand for: the symmetric search, for queries kept as codes."""
         return self.prepare_queries(self.decode(self.encode(queries)))
 
-    def scanner(self, codes: Codes) -> Scanner:
+    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
         """Lay the signs out for the fast scan, with the codes' factors if they have any."""
         signs = np.ascontiguousarray(codes[:, : self.code_size - self._scale_bytes])
-        return FastScan(signs, self._parts, _factors(codes) if self._scale_bytes else None)
+        return FastScan(signs, self._parts, _factors(codes) if self._scale_bytes else None, sizes)
 
     @classmethod
     def compatible_with(

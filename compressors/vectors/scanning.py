@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rarebit.arrays import Mask, Prepared, RowIdMatrix, ScoreMatrix
+from rarebit.arrays import Lists, Mask, Prepared, RowIdMatrix, ScoreMatrix
 
 NOWHERE = -1
 """The place in parts of a result that nothing fills; its score is minus infinity."""
@@ -29,23 +29,33 @@ class Scanner(ABC):
     def __len__(self) -> int:
         """Count the codes."""
 
+    @property
+    def list_count(self) -> int:
+        """How many lists can be searched by themselves; 1 where the codes are not kept in lists."""
+        return 1
+
     @abstractmethod
-    def search(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+    def search(
+        self, prepared: Prepared, k: int, allowed: Mask | None = None, lists: Lists | None = None
+    ) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Find the k best codes for each query.
 
         Args:
             prepared: what the codec's ``prepare_queries`` gave.
             k: how many.
             allowed: (n,) which places may be found; None for all.
+            lists: for each query, the lists to look in; None for all. Of no meaning where there is one list.
 
         Returns:
             Estimated inner products (q, k), descending, equal ones in the order of their places; and the places (q, k):
             ``-inf`` and ``NOWHERE`` beyond the last found.
         """
 
-    def candidates(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+    def candidates(
+        self, prepared: Prepared, k: int, allowed: Mask | None = None, lists: Lists | None = None
+    ) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Find k codes to be scored again by finer vectors: as :meth:`search`, with rougher scores where that is faster."""
-        return self.search(prepared, k, allowed)
+        return self.search(prepared, k, allowed, lists)
 
 
 def in_order(scores: ScoreMatrix, places: RowIdMatrix) -> tuple[ScoreMatrix, RowIdMatrix]:
@@ -77,7 +87,13 @@ class FaissScanner(Scanner):
         """Count the codes."""
         return int(self._index.ntotal)
 
-    def search(self, prepared: Prepared, k: int, allowed: Mask | None = None) -> tuple[ScoreMatrix, RowIdMatrix]:
+    def search(
+        self,
+        prepared: Prepared,
+        k: int,
+        allowed: Mask | None = None,
+        lists: Lists | None = None,  # noqa: ARG002
+    ) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Let faiss scan the allowed codes."""
         import faiss
 
