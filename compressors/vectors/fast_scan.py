@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 
 from rarebit.arrays import Codes, Lists, ListSizes, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix, Scores, Vector
 from rarebit.compressors.vectors.factors import PackedFactors
-from rarebit.compressors.vectors.scanning import NOWHERE, Scanner
+from rarebit.compressors.vectors.scanning import FEW, NOWHERE, Scanner
 
 NIBBLES = 16
 """Values of four bits."""
@@ -26,10 +26,9 @@ BLOCK = 64
 EXTRA = 32
 """Codes found by the kernel beyond those wanted: its tables are rounded to 8 bits, and the factors are not in them."""
 
-FEW = 256
 FEW_SHARE = 1 / 200
-"""Allowed places up to which they are scored one by one, without a scan: so many, or this share of all. One by one takes some
-200 times as long as in a scan."""
+"""Share of all places up to which those allowed are scored one by one, without a scan, which takes some 200 times as long for
+each."""
 
 EVEN = 0.25
 """Spread of the factors' logarithms above which they, and not the kernel's sums, say which codes are worth an exact score:
@@ -93,10 +92,25 @@ class FastScan(Scanner):
         scores = np.full((len(prepared), k), -np.inf, np.float32)
         places = np.full((len(prepared), k), NOWHERE, np.int64)
         for row, found in enumerate(self._candidates(prepared, k, allowed, lists)):
-            exact = self.scores(prepared[row], found)
-            order = np.lexsort((found, -exact))[:k]
-            scores[row, : len(order)], places[row, : len(order)] = exact[order], found[order]
+            best = self._best(prepared[row], found, k)
+            scores[row, : len(best[0])], places[row, : len(best[0])] = best
         return scores, places
+
+    @property
+    def few(self) -> int:
+        """Places that are scored one by one: 256, or a share of all."""
+        return max(FEW, int(FEW_SHARE * len(self)))
+
+    def among(self, prepared: Prepared, k: int, places: RowIds) -> tuple[ScoreMatrix, RowIdMatrix]:
+        """Score places one by one."""
+        best = [self._best(tables, places, k) for tables in prepared]
+        return np.stack([scores for scores, _ in best]), np.stack([found for _, found in best])
+
+    def _best(self, tables: Vector, places: RowIds, k: int) -> tuple[Any, Any]:
+        """Give the k highest scores among some places, and those places."""
+        exact = self.scores(tables, places)
+        order = np.lexsort((places, -exact))[:k]
+        return exact[order], places[order]
 
     def candidates(
         self, prepared: Prepared, k: int, allowed: Mask | None = None, lists: Lists | None = None
@@ -128,8 +142,7 @@ class FastScan(Scanner):
         """Give, for each query, places that are worth an exact score: at least k of them, or all that are allowed."""
         if lists is None:
             available = len(self) if allowed is None else int(np.count_nonzero(allowed))
-            few = 0 if allowed is None else max(FEW, int(FEW_SHARE * len(self)))
-            if available <= max(k, few) or self._factors_decide:
+            if available <= max(k, 0 if allowed is None else self.few) or self._factors_decide:
                 every = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
                 yield from (every for _ in prepared)
                 return
@@ -194,9 +207,7 @@ class PackedLists:
         blocks = int((-(-self.sizes // BLOCK)).sum()) * self.layout.block_bytes
         return blocks + 8 * int(self._index.ntotal) + 4 * int(self._index.pq.centroids.size())
 
-    def search(
-        self, tables: Prepared, k: int, allowed: Mask | None, lists: Lists | None
-    ) -> tuple[ScoreMatrix, RowIdMatrix]:
+    def search(self, tables: Prepared, k: int, allowed: Mask | None, lists: Lists | None) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Scan lists, for each query its own, in faiss: sums of the tables' entries, and places."""
         library: Any = faiss
         if lists is None:

@@ -21,8 +21,9 @@ from rarebit.integrations.llama_index.filters import restricted
 from rarebit.integrations.llama_index.nodes import REF_DOC_ID, to_node, to_row
 from rarebit.integrations.llama_index.querying import search
 from rarebit.retrievers.collection import Collection, Compare, EmbeddingFingerprint
-from rarebit.retrievers.collection.collection import BATCH_ROWS, LOCK_TIMEOUT
+from rarebit.retrievers.collection.collection import LOCK_TIMEOUT
 from rarebit.retrievers.collection.filters import matches_everything
+from rarebit.retrievers.collection.row_operations import BATCH_ROWS
 from rarebit.retrievers.collection.settings import CHANGEABLE, Metric
 
 DEFAULT_NAMESPACE = "default"

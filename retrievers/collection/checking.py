@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
+from pyroaring import BitMap64
 from tqdm.auto import tqdm
 
 from rarebit.arrays import Mask, Vectors
 from rarebit.errors import DamagedFileError
+from rarebit.retrievers.collection import rows, tenants
+from rarebit.retrievers.collection.checksums import CHECKSUM_BYTES
 from rarebit.retrievers.collection.engine import Engine
-from rarebit.retrievers.collection.facts import facts_of
 from rarebit.retrievers.collection.snapshot import Snapshot
 from rarebit.retrievers.collection.storage import Connection
 
@@ -42,6 +44,7 @@ def _of_commit(snapshot: Snapshot, *, progress: bool) -> Iterator[str]:
     for table, size in _tiers(snapshot):
         yield from _unequal(connection, table, size)
     yield from _unlike_their_rows(snapshot, progress=progress)
+    yield from _of_sharing(connection)
 
 
 def _of_lexical_index(connection: Connection) -> Iterator[str]:
@@ -63,9 +66,9 @@ def _uncounted(snapshot: Snapshot) -> Iterator[str]:
 def _tiers(snapshot: Snapshot) -> Iterator[tuple[str, int]]:
     """Name the tables that hold a code for every row, and the bytes of each."""
     if snapshot.codec is not None:
-        yield "codes", snapshot.codec.code_size
+        yield "codes", snapshot.codec.code_size + CHECKSUM_BYTES
         if snapshot.finest.tier is not None:
-            yield "fine", snapshot.finest.tier.code_size
+            yield "fine", snapshot.finest.tier.code_size + CHECKSUM_BYTES
 
 
 def _unequal(connection: Connection, table: str, size: int) -> Iterator[str]:
@@ -81,40 +84,47 @@ def _unequal(connection: Connection, table: str, size: int) -> Iterator[str]:
 
 
 def _unlike_their_rows(snapshot: Snapshot, *, progress: bool) -> Iterator[str]:
-    """Read every row: its metadata, the facts made from it, its vector."""
-    connection, last, facts = snapshot.connection, 0, 0
-    sql = "SELECT row_id, id, metadata FROM rows WHERE row_id > ? ORDER BY row_id LIMIT ?"
+    """Read every row: compare it with its checksum, and with the tenant that its code is kept under; and its vector."""
+    connection, last = snapshot.connection, 0
     with tqdm(total=snapshot.state.row_count, desc="checking", unit="row", disable=not progress) as bar:
+        sql = f"{rows.SELECT_ROW} WHERE row_id > ? ORDER BY row_id LIMIT ?"
         while found := connection.execute(sql, (last, BATCH_ROWS)).fetchall():
             last = found[-1][0]
-            for row_id, key, metadata in found:
-                own, wrong = _facts_of_row(connection, row_id, key, metadata)
-                facts += own
-                yield from wrong
-            yield from _odd_vectors(snapshot, [row_id for row_id, _, _ in found])
+            for stored in found:
+                yield from _named(partial(rows.decoded, stored))
+            row_ids = [stored[0] for stored in found]
+            yield from _odd_vectors(snapshot, row_ids)
             bar.update(len(found))
-    stored = connection.execute("SELECT count(*) FROM facts").fetchone()[0]
-    if stored != facts:
-        yield f"the index of the metadata has {stored} entries, wanted {facts}"
+    sql = "SELECT count(*) FROM rows JOIN codes USING (row_id) WHERE rows.tenant <> codes.tenant"
+    strangers = connection.execute(sql).fetchone()[0]
+    if strangers:
+        yield f"{strangers} codes are kept under another tenant than their rows"
 
 
-def _facts_of_row(connection: Connection, row_id: int, key: str, metadata: str) -> tuple[int, list[str]]:
-    """Count the facts that a row should have, and name what is wrong with them."""
+def _of_sharing(connection: Connection) -> Iterator[str]:
+    """Look at what is said about shared rows: it must be what was stored, about rows of the collection."""
+    for (tenant,) in connection.execute("SELECT DISTINCT tenant FROM shared").fetchall():
+        yield from _named(partial(tenants.shared_rows, connection, tenant, BitMap64()))
+    sql = "SELECT count(*) FROM shared WHERE row_id NOT IN (SELECT row_id FROM rows WHERE tenant = 0)"
+    lost = connection.execute(sql).fetchone()[0]
+    if lost:
+        yield f"{lost} entries of shared belong to no row of the collection"
+
+
+def _named(read: Callable[[], object]) -> Iterator[str]:
+    """Name the damage that reading finds."""
     try:
-        decoded = json.loads(metadata)
-        wanted = set(facts_of(decoded))
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        return 0, [f"the metadata of id {key!r} is no JSON object ({error})"]
-    sql = "SELECT 1 FROM facts WHERE field = ? AND kind = ? AND value = ? AND row_id = ?"
-    lost = [field for field, *rest in wanted if connection.execute(sql, (field, *rest, row_id)).fetchone() is None]
-    return len(wanted), [f"the index of the metadata lacks {field!r} of id {key!r}" for field in lost]
+        read()
+    except DamagedFileError as error:
+        yield str(error)
 
 
 def _odd_vectors(snapshot: Snapshot, row_ids: Sequence[int]) -> Iterator[str]:
     try:
         vectors = snapshot.finest.of(row_ids)
-    except DamagedFileError:
-        return  # rows without a code, and codes of another size, are counted by themselves
+    except DamagedFileError as error:
+        yield str(error)
+        return
     odd = int(np.count_nonzero(~_plausible(vectors, unit=snapshot.settings.metric == "cosine")))
     if odd:
         yield f"{odd} vectors of the rows {row_ids[0]} to {row_ids[-1]} are not what could have been stored"

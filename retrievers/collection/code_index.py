@@ -21,16 +21,17 @@ from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
-from rarebit.arrays import Codes, Mask, Prepared, Queries, RowIdMatrix, RowIds, ScoreMatrix
+from rarebit.arrays import Prepared, Queries, RowIdMatrix, ScoreMatrix
 from rarebit.compressors.vectors import SearchableCodec
-from rarebit.compressors.vectors.scanning import NOWHERE, Scanner
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import rows
+from rarebit.retrievers.collection.bitmaps import array_of
+from rarebit.retrievers.collection.segment import Segment
+from rarebit.retrievers.collection.selection import EVERY_ROW, Selection
 from rarebit.retrievers.collection.storage import Connection, State
 
-SEGMENT_ROWS = 262_144
+SEGMENT_ROWS = 4_194_304
 """Rows read at once, and the size from which a segment is not merged any more."""
 
 MOST_DEAD = 0.2
@@ -38,71 +39,6 @@ MOST_DEAD = 0.2
 
 QUERIES_FOR_THREADS = 8
 """Queries from which faiss shares them out among threads."""
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Some consecutive rows: their ids, in order, and their codes laid out for search."""
-
-    row_ids: npt.NDArray[np.unsignedinteger[Any]]
-    scanner: Scanner
-    alive: Mask | None = None
-
-    @classmethod
-    def build(cls, codec: SearchableCodec, row_ids: RowIds, codes: Codes) -> Segment:
-        """Lay the codes out; row ids take 4 bytes each as long as they fit."""
-        small = len(row_ids) == 0 or row_ids[-1] <= np.iinfo(np.uint32).max
-        return cls(row_ids.astype(np.uint32 if small else np.uint64), codec.scanner(codes))
-
-    @cached_property
-    def count(self) -> int:
-        """Rows that are not deleted."""
-        return len(self.row_ids) if self.alive is None else int(np.count_nonzero(self.alive))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes beside the codes."""
-        return self.row_ids.nbytes + (0 if self.alive is None else self.alive.nbytes)
-
-    def without(self, removed: RowIds) -> Segment:
-        """Give the segment with some rows marked as deleted; itself if it has none of them."""
-        gone = self.positions(removed)
-        if not len(gone):
-            return self
-        alive = np.ones(len(self.row_ids), dtype=np.bool_) if self.alive is None else self.alive.copy()
-        alive[gone] = False
-        return Segment(self.row_ids, self.scanner, alive)
-
-    def positions(self, row_ids: RowIds) -> npt.NDArray[np.intp]:
-        """Give the positions of those of the row ids (sorted) that lie in this segment."""
-        if not len(self.row_ids):
-            return np.empty(0, dtype=np.intp)
-        first, last = np.searchsorted(row_ids, [int(self.row_ids[0]), int(self.row_ids[-1]) + 1])
-        wanted = row_ids[first:last].astype(self.row_ids.dtype)
-        places = np.searchsorted(self.row_ids, wanted)
-        found: npt.NDArray[np.intp] = places[self.row_ids[places] == wanted]
-        return found
-
-    def search(
-        self, prepared: Prepared, k: int, allowed: RowIds | None, *, rough: bool
-    ) -> tuple[ScoreMatrix, RowIdMatrix] | None:
-        """Scan the codes of the living, allowed rows; None when there are none."""
-        mask = self._mask(allowed)
-        available = len(self.row_ids) if mask is None else int(np.count_nonzero(mask))
-        if not available:
-            return None
-        scan = self.scanner.candidates if rough else self.scanner.search
-        scores, places = scan(prepared, min(k, available), mask)
-        row_ids = self.row_ids[places].astype(np.int64)
-        row_ids[places < 0] = NOWHERE
-        return scores, row_ids  # row ids grow with the places, so ties are in their order
-
-    def _mask(self, allowed: RowIds | None) -> Mask | None:
-        if allowed is None:
-            return self.alive
-        mask = np.zeros(len(self.row_ids), dtype=np.bool_)
-        mask[self.positions(allowed)] = True
-        return mask if self.alive is None else mask & self.alive
 
 
 @dataclass(frozen=True)
@@ -130,15 +66,19 @@ class View:
         """Bytes of the row ids and the marks of deletion."""
         return sum(segment.nbytes for segment in self.segments)
 
+    def scanned(self, selection: Selection) -> int:
+        """Count the codes that a search among a selection looks at."""
+        return sum(segment.scanned(selection) for segment in self.segments)
+
     def search(
-        self, queries: Queries, k: int, allowed: RowIds | None = None, *, rough: bool = False
+        self, queries: Queries, k: int, selection: Selection = EVERY_ROW, *, rough: bool = False
     ) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Find the k best codes for each query.
 
         Args:
             queries: (q, dim) float32.
             k: how many; rows of the result are filled up with ``NOWHERE``.
-            allowed: sorted row ids to search among; None for all.
+            selection: which rows to search among.
             rough: what is found will be scored again by finer vectors.
 
         Returns:
@@ -146,9 +86,9 @@ class View:
         """
         found = []
         if self.codec is not None and k > 0:
-            prepared = np.ascontiguousarray(self.codec.prepare_queries(queries))
+            prepared: Prepared = np.ascontiguousarray(self.codec.prepare_queries(queries))
             with _threads_for(len(queries)):
-                found = [result for segment in self.segments if (result := segment.search(prepared, k, allowed, rough=rough))]
+                found = [part for segment in self.segments if (part := segment.search(prepared, k, selection, rough=rough))]
         if not found:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         if len(found) == 1:
@@ -227,15 +167,16 @@ def _brought_to(view: View, connection: Connection, state: State) -> View:
     """Append the codes of newer rows, and mark the rows deleted since."""
     if view.codec is None:
         return replace(view, state=state, last_removal=rows.latest_removal(connection))
-    sql = "SELECT row_id FROM removals WHERE number > ? ORDER BY row_id"
-    removed = np.array([row_id for (row_id,) in connection.execute(sql, (view.last_removal,))], dtype=np.int64)
+    removed = array_of(rows.removed_since(connection, view.last_removal))
     segments = [segment.without(removed) for segment in view.segments] if len(removed) else list(view.segments)
     last = view.last_row_id
     while True:
-        row_ids, codes = rows.codes_between(connection, last + 1, state.next_row_id, view.codec.code_size, SEGMENT_ROWS)
+        row_ids, tenants, codes = rows.codes_between(
+            connection, last + 1, state.next_row_id, view.codec.code_size, SEGMENT_ROWS
+        )
         if not len(row_ids):
             break
-        segments.append(Segment.build(view.codec, row_ids, codes))
+        segments.append(Segment.build(view.codec, row_ids, tenants, codes))
         last = int(row_ids[-1])
     return View(state, view.codec, tuple(segments), last, rows.latest_removal(connection))
 
@@ -257,11 +198,10 @@ def _should_merge(left: Segment, right: Sequence[Segment]) -> bool:
 
 
 def _mostly_dead(segment: Segment) -> bool:
-    return len(segment.row_ids) - segment.count > MOST_DEAD * len(segment.row_ids)
+    return len(segment) - segment.count > MOST_DEAD * len(segment)
 
 
 def _rebuilt(view: View, segments: Sequence[Segment], connection: Connection) -> Segment:
     assert view.codec is not None  # noqa: S101
-    first, last = int(segments[0].row_ids[0]), int(segments[-1].row_ids[-1])
-    row_ids, codes = rows.codes_between(connection, first, last, view.codec.code_size, limit=-1)
-    return Segment.build(view.codec, row_ids, codes)
+    first, last = segments[0].numbers.first, segments[-1].numbers.last
+    return Segment.build(view.codec, *rows.codes_between(connection, first, last, view.codec.code_size, limit=-1))

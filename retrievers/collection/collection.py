@@ -1,41 +1,44 @@
 """The collection: passages with their vectors in one SQLite file, searched through small codes in memory."""
 
+# ruff: noqa: A002 -- `filter` is the word of both frameworks
+
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from rarebit.arrays import Vectors, VectorsLike
+from rarebit.arrays import VectorsLike
 from rarebit.errors import InputError
-from rarebit.retrievers.collection import checking, rows
-from rarebit.retrievers.collection.arguments import as_count, as_ids, as_seconds
+from rarebit.retrievers.collection import checking, rows, tenants
+from rarebit.retrievers.collection.arguments import as_ids, as_seconds
 from rarebit.retrievers.collection.engine import Engine
-from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter, matches, matches_everything
-from rarebit.retrievers.collection.ingest import Batch, Writer
-from rarebit.retrievers.collection.matching import Matcher
+from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter
 from rarebit.retrievers.collection.recompression import Recompression
-from rarebit.retrievers.collection.records import Row
+from rarebit.retrievers.collection.row_operations import RowOperations
 from rarebit.retrievers.collection.searching import Searches
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Metric, Settings
 from rarebit.retrievers.collection.stats import Stats, content_bytes
-from rarebit.retrievers.collection.storage import Storage, read_state
+from rarebit.retrievers.collection.storage import Storage
+from rarebit.retrievers.collection.tenant import Tenant
 
-BATCH_ROWS = 1024
 LOCK_TIMEOUT = 30.0
 
 
-class Collection(Searches):
+class Collection(RowOperations, Searches):
     """Passages with vectors, texts and metadata, kept in one SQLite file or in memory.
 
     Open one with :meth:`open`. One object may be used by many threads, and one file by many processes: each call sees every
     commit made before it began, and a call that writes is kept whole or not at all. Two calls never see each other half done.
+
+    Rows that were added through a :meth:`tenant` are that tenant's: the collection's own methods neither find nor count them.
     """
+
+    _tenant = None
 
     def __init__(self, engine: Engine) -> None:
         """Use :meth:`open` or :meth:`load`."""
@@ -74,7 +77,7 @@ class Collection(Searches):
                 dimension), ``"residual4"``, the vector itself as ``"int8"``, ``"int4"``, ``"float16"``, ``"float32"``, or
                 ``"none"``; by default none for the codecs float16 and float32, which need no re-ranking, and int8 for
                 ``"rabitq"``. See :mod:`rarebit.compressors.vectors.fine_tier`.
-            memory_per_vector: instead of a codec, the bytes that a row may take in memory, its row id (4) included: when there
+            memory_per_vector: instead of a codec, the bytes that a row may take in memory, its row id (8) included: when there
                 is enough to train on, the codec that finds most is chosen, by measuring on held-out vectors.
             target_recall: instead of a codec, recall@10 after re-ranking, from 0 to 1: the smallest code that reaches it is
                 chosen in the same way. With both, fine tier and candidates are chosen for the recall.
@@ -122,137 +125,57 @@ class Collection(Searches):
         copy._engine = Engine(copy._engine.storage, dict.fromkeys(copy._engine.asked))
         return copy
 
-    @property
-    def path(self) -> Path | None:
-        """The file, or None for a collection in memory."""
-        return self._engine.storage.path
+    def tenant(self, name: str) -> Tenant:
+        """Give a handle whose every operation is bound to one tenant; it need not exist, and costs nothing.
 
-    @property
-    def read_only(self) -> bool:
-        """Whether the collection refuses to write."""
-        return self._engine.storage.read_only
+        Raises:
+            InputError: the name is no string, empty, or longer than 1,024 characters.
+        """
+        return Tenant(self._engine, tenants.checked_name(name))
 
-    @property
-    def settings(self) -> Settings:
-        """What the collection was made with, and what was chosen since."""
-        return self._engine.refresh()
+    def tenants(self) -> list[str]:
+        """Name the tenants that have, or had, rows of their own or shared ones, in the order in which they came."""
+        with self._engine.storage.read() as connection:
+            return tenants.names(connection)
 
-    def add(
+    def delete_tenant(self, name: str) -> int:
+        """Delete a tenant with its rows and what was shared with it; returns how many rows of its own there were."""
+        with self._engine.write() as connection:
+            number = tenants.number_of(connection, tenants.checked_name(name))
+            if number is None:
+                return 0
+            own = self._engine.snapshot_in(connection, name).own
+            tenants.forget(connection, number)
+            return rows.delete(connection, list(own))
+
+    def share(
         self,
-        vectors: VectorsLike,
-        texts: Sequence[str] | None = None,
-        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
         ids: Sequence[str] | None = None,
         *,
-        batch_size: int = BATCH_ROWS,
-        progress: bool = False,
-    ) -> list[str]:
-        """Add rows; a row whose id exists already is replaced. All rows are kept, or none.
+        filter: Filter | None = None,
+        tenants: Sequence[str] | None = None,
+    ) -> int:
+        """Let tenants see rows of the collection, which are stored once; returns how many rows.
 
         Args:
-            vectors: (n, dim) numbers.
-            texts: n passages; empty if left out.
-            metadatas: n dictionaries of JSON values, or None.
-            ids: n strings, each once; random ones if left out.
-            batch_size: rows encoded and written at once.
-            progress: show a progress bar.
-
-        Returns:
-            The ids, in the order of the vectors.
-
-        Raises:
-            InputError: and its kinds, for vectors, ids or metadata that cannot be kept; the collection is unchanged.
+            ids: of the rows; missing ones are no error.
+            filter: which rows, or which of those with the ids; with neither, every row that there is now.
+            tenants: their names; None for every tenant, also those that come later.
         """
-        batch_size = as_count("batch_size", batch_size, least=1)
-        batch = Batch.checked(vectors, texts, metadatas, ids, self._engine.settings)
-        if not len(batch.vectors):
-            return []
-        with self._engine.write() as connection:
-            settings = self._engine.fixed_dimension(connection, batch.vectors.shape[1])
-            writer = Writer(connection, settings)
-            with tqdm(total=len(batch.ids), desc="adding", unit="row", disable=not progress) as bar:
-                for part, new in batch.parts(batch_size):
-                    writer.write(part, new)
-                    bar.update(len(new))
-        self._engine.refresh()
-        return list(batch.ids)
+        return self._share(ids, filter, tenants, seen=True)
 
-    def check_fingerprint(self, fingerprint: EmbeddingFingerprint | str) -> None:
-        """Check that a model is the one that filled the collection; what was unknown about that one is filled in.
-
-        Raises:
-            FingerprintError: it is another model.
-        """
-        self._engine.check_fingerprint(EmbeddingFingerprint.of(fingerprint))
-
-    def get(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> list[Row]:  # noqa: A002
-        """Read rows by their ids, in that order, leaving out the missing; or all that match a filter; or both at once."""
-        if ids is None:
-            return list(self.iterate(filter))
-        wanted = as_ids(ids)
-        with self._engine.snapshot() as snapshot:
-            allowed = snapshot.matching(as_filter(filter))
-            found = rows.by_ids(snapshot.connection, wanted)
-            return [found[key][1] for key in wanted if key in found and (allowed is None or found[key][0] in allowed)]
-
-    def vectors(self, ids: Sequence[str]) -> Vectors:
-        """Give the vectors of ids: (n, dim) float32, in that order, decoded from the finest tier that is kept.
-
-        Under cosine they have length 1, whatever the length of the vectors that were added.
-
-        Raises:
-            MissingRowError: an id is not in the collection.
-        """
-        with self._engine.snapshot() as snapshot:
-            return snapshot.vectors_of(as_ids(ids))
-
-    def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> int:  # noqa: A002
-        """Delete rows by ids, by a filter, or those of the ids that match it; returns how many there were.
-
-        Missing ids are no error. With neither, InputError: use :meth:`delete_all`.
-        """
-        tree = as_filter(filter)
-        if ids is None and (tree is None or matches_everything(tree)):
-            raise InputError(
-                "got neither ids nor a filter that says anything, wanted at least one: to delete every row call delete_all()"
-            )
-        by_id = [] if ids is None else [Ids(tuple(as_ids(ids)))]
-        by_filter = [] if tree is None else [tree]
-        with self._engine.write() as connection:
-            found = Matcher(connection).rows(And(*by_id, *by_filter))
-            return rows.delete(connection, list(found))
-
-    def delete_all(self) -> int:
-        """Delete every row, and the codec trained on them; settings stay. Returns how many there were."""
-        with self._engine.write() as connection:
-            return rows.delete_all(connection)
-
-    def count(self, filter: Filter | None = None) -> int:  # noqa: A002
-        """Count the rows, or those that match a filter."""
-        if filter is None:
-            with self._engine.storage.read() as connection:
-                return read_state(connection).row_count
-        with self._engine.snapshot() as snapshot:
-            return len(snapshot.matching(as_filter(filter)) or ())
-
-    def iterate(self, filter: Filter | None = None, *, batch_size: int = BATCH_ROWS) -> Iterator[Row]:  # noqa: A002
-        """Give every row, or those that match a filter, in the order of insertion; memory does not grow with the collection.
-
-        Each batch is read from the newest commit, so rows written meanwhile may or may not be given; none is given twice
-        under one id unless it is replaced meanwhile.
-        """
-        batch_size, tree = as_count("batch_size", batch_size, least=1), as_filter(filter)
-        last = 0
-        while True:
-            with self._engine.storage.read() as connection:
-                found = rows.after(connection, last, batch_size)
-            if not found:
-                return
-            last = found[-1][0]
-            yield from (row for _, row in found if tree is None or matches(tree, row))
+    def unshare(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        filter: Filter | None = None,
+        tenants: Sequence[str] | None = None,
+    ) -> int:
+        """Take rows back that were shared: from some tenants, whatever was said to everyone; or from every one."""
+        return self._share(ids, filter, tenants, seen=False)
 
     def stats(self) -> Stats:
-        """Count the rows and every byte, in memory and on disk."""
+        """Count the rows and every byte, in memory and on disk, of all tenants."""
         with self._engine.searchable() as snapshot:
             view, settings = snapshot.view, snapshot.settings
             disk = content_bytes(snapshot.connection)
@@ -260,7 +183,7 @@ class Collection(Searches):
         memory = {
             "codes": view.code_bytes,
             "row_ids": view.id_bytes,
-            "bitmaps": self._engine.remembered.nbytes,
+            "filters": self._engine.known.nbytes,
             "database": 0 if self.path else self._engine.storage.file_bytes(),
             "codec": view.codec.state_bytes if view.codec else 0,
         }
@@ -352,6 +275,24 @@ class Collection(Searches):
         """
         return self._engine.storage.compact()
 
+    def _share(
+        self,
+        ids: Sequence[str] | None,
+        filter: Filter | None,
+        names: Sequence[str] | None,
+        *,
+        seen: bool,
+    ) -> int:
+        by_id = [] if ids is None else [Ids(tuple(as_ids(ids)))]
+        tree = as_filter(filter)
+        with self._engine.write() as connection:
+            found = self._engine.snapshot_in(connection).matching(And(*by_id, *([] if tree is None else [tree])))
+            if names is None:
+                tenants.share_with_everyone(connection, found, seen=seen)
+            for name in () if names is None else [tenants.checked_name(name) for name in as_ids(names)]:
+                tenants.share(connection, found, tenants.number_for(connection, name), seen=seen)
+            return len(found)
+
     def close(self) -> None:
         """Close the file; further calls raise ClosedError."""
         self._engine.close()
@@ -363,25 +304,6 @@ class Collection(Searches):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the file."""
         self.close()
-
-    def __len__(self) -> int:
-        """Count the rows."""
-        return self.count()
-
-    def __bool__(self) -> bool:
-        """Be true also when empty, so that ``collection or default`` does what it looks like."""
-        return True
-
-    def __contains__(self, key: object) -> bool:
-        """Whether a row has this id."""
-        if not isinstance(key, str):
-            return False
-        with self._engine.storage.read() as connection:
-            return bool(rows.row_ids_of(connection, [key]))
-
-    def __iter__(self) -> Iterator[Row]:
-        """Give every row, in the order of insertion."""
-        return self.iterate()
 
     def __repr__(self) -> str:
         """Name the file and what is in it."""

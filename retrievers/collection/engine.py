@@ -12,13 +12,13 @@ from weakref import WeakSet
 
 from rarebit.arrays import Queries, VectorsLike, as_vectors, normalized
 from rarebit.compressors.vectors import SearchableCodec
-from rarebit.retrievers.collection import rows
+from rarebit.retrievers.collection import rows, tenants
 from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection.code_index import CodeIndex
+from rarebit.retrievers.collection.explanation import Steps
 from rarebit.retrievers.collection.finest import stored_codec
-from rarebit.retrievers.collection.matching import RememberedMatches
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
-from rarebit.retrievers.collection.snapshot import SearchableSnapshot, Snapshot
+from rarebit.retrievers.collection.snapshot import Known, SearchableSnapshot, Snapshot
 from rarebit.retrievers.collection.storage import Connection, State, Storage, read_state
 
 _ENGINES: WeakSet[Engine] = WeakSet()
@@ -37,7 +37,7 @@ class Engine:
         self.storage = storage
         self.asked = dict(asked)
         self.index = CodeIndex()
-        self.remembered = RememberedMatches()
+        self.known = Known()
         self._codec: tuple[int, SearchableCodec | None] = (0, None)
         try:
             self.settings = self._agreed_settings()
@@ -49,24 +49,32 @@ class Engine:
         _ENGINES.add(self)
 
     @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
-        """Give the newest commit, and keep it as it is until the block ends."""
+    def snapshot(self, tenant: str | None = None) -> Iterator[Snapshot]:
+        """Give the newest commit as a tenant sees it, and keep it as it is until the block ends; None is the collection."""
         with self.storage.read() as connection:
-            state = read_state(connection)
-            settings = self._settings_at(connection, state)
-            yield Snapshot(connection, settings, state, self._codec_at(connection, state, settings), self.remembered)
+            yield self.snapshot_in(connection, tenant)
+
+    def snapshot_in(self, connection: Connection, tenant: str | None = None) -> Snapshot:
+        """Give what a transaction sees; in one that writes, before it does."""
+        state = read_state(connection)
+        settings = self._settings_at(connection, state)
+        codec = self._codec_at(connection, state, settings)
+        number = tenants.OWN if tenant is None else tenants.number_of(connection, tenant)
+        return Snapshot(connection, settings, state, codec, self.known, number, Steps())
 
     @contextmanager
-    def searchable(self) -> Iterator[SearchableSnapshot]:
-        """Give the newest commit together with its codes in memory."""
+    def searchable(self, tenant: str | None = None, steps: Steps | None = None) -> Iterator[SearchableSnapshot]:
+        """Give the newest commit as a tenant sees it, together with its codes in memory."""
+        steps = steps or Steps()
         with self.storage.read() as connection:
             # The commit is chosen by the first read, which the lock orders: views never go back.
-            with self.index.lock:
+            with self.index.lock, steps.timed("follow"):
                 state = read_state(connection)
                 settings = self._settings_at(connection, state)
                 codec = self._codec_at(connection, state, settings)
                 view = self.index.follow(connection, state, codec)
-            yield SearchableSnapshot(connection, settings, state, codec, self.remembered, view)
+            number = tenants.OWN if tenant is None else tenants.number_of(connection, tenant)
+            yield SearchableSnapshot(connection, settings, state, codec, self.known, number, steps, view)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -100,11 +108,12 @@ class Engine:
         """Close the file and free the codes."""
         self.storage.close()
         self.index.drop()
+        self.known.drop()
 
     def after_fork(self) -> None:
         """Begin anew in a forked child."""
         self.index.after_fork()
-        self.remembered.after_fork()
+        self.known.drop()
         self.storage.after_fork()
 
     def refresh(self) -> Settings:

@@ -1,7 +1,7 @@
 r"""The one filter language: a small tree of And, Or, Not and Compare over metadata.
 
 Both frameworks' filters are translated into it. What each operator means is defined here, once, in :meth:`Compare.holds`;
-:mod:`.facts` finds the same rows through the database's index.
+:mod:`.columns` finds the same rows in arrays.
 
 Meaning:
     - A field is a metadata key; ``"a.b"`` is the key ``"a.b"`` or the key ``b`` inside the dictionary under ``a``.

@@ -15,7 +15,7 @@ from rarebit.compressors.vectors import SearchableCodec, restore_codec
 from rarebit.compressors.vectors.exact import Exact
 from rarebit.compressors.vectors.fine_tier import FineTier
 from rarebit.errors import DamagedFileError, InputError
-from rarebit.retrievers.collection import rows
+from rarebit.retrievers.collection import checksums, rows
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection
 
@@ -69,12 +69,14 @@ def stored_codec(connection: Connection, settings: Settings) -> SearchableCodec 
     """Give the codec in which the codes are stored: the trained one, the exact one until then, None before the first row."""
     if settings.dim is None:
         return None
-    stored = connection.execute("SELECT name, config, learned FROM codec").fetchone()
+    stored = connection.execute("SELECT name, config, learned, checksum FROM codec").fetchone()
     if stored is None:
         codec = settings.new_codec()
         return Exact().with_dim(settings.dim) if codec.training_minimum else codec.with_dim(settings.dim)
-    name, config, learned = stored
+    name, config, learned, checksum = stored
     try:
+        if checksums.of_parts(name, config, learned) != checksum:
+            raise ValueError("its checksum differs")  # noqa: TRY301
         restored = restore_codec(name, dim=settings.dim, config=json.loads(config), learned=learned)
     except (SafetensorError, InputError, KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(f"the codec {name!r} in the file cannot be read ({error}): restore it from a backup") from error

@@ -1,6 +1,7 @@
 """Rows on their way in: checked, encoded, written batch by batch, and the one training step.
 
-Everything happens inside the caller's write transaction, so a call is kept whole or not at all, training included.
+Everything happens inside the caller's write transaction, so a call is kept whole or not at all, training included. A batch is
+encoded while the one before it is written; beyond these two, memory does not grow with what is given.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
-from rarebit.arrays import Vectors, VectorsLike, as_vectors, normalized
+import numpy as np
+import numpy.typing as npt
+
+from rarebit.arrays import NUMBER_KINDS, Vectors, VectorsLike, as_vectors, normalized
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.fine_tier import FineTier
 from rarebit.errors import CodecError, CodecWarning, DuplicateIdError, InputError, MissingExtraError, VectorError
-from rarebit.retrievers.collection import rows, training
+from rarebit.retrievers.collection import rows, tenants, training
 from rarebit.retrievers.collection.arguments import as_ids
 from rarebit.retrievers.collection.finest import stored_codec
 from rarebit.retrievers.collection.settings import Settings
@@ -24,16 +29,25 @@ from rarebit.retrievers.collection.storage import Connection
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows given in one call: (n, dim) vectors, and n of everything else."""
+class Part:
+    """Some of the rows of a call, checked: (n, dim) vectors, and n rows."""
 
     vectors: Vectors
+    new: Sequence[rows.NewRow]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows given in one call: n vectors, and n of everything else."""
+
+    vectors: npt.NDArray[Any]
     texts: Sequence[str]
     metadatas: Sequence[Mapping[str, Any] | None]
     ids: Sequence[str]
+    settings: Settings
 
     @classmethod
-    def checked(
+    def of(
         cls,
         vectors: VectorsLike,
         texts: Sequence[str] | None,
@@ -41,29 +55,52 @@ class Batch:
         ids: Sequence[str] | None,
         settings: Settings,
     ) -> Batch:
-        """Check what a user passed, fill in what was left out, and normalise the vectors for cosine."""
-        matrix = as_vectors(vectors, dim=settings.dim)
+        """Check how much of everything a user passed, and fill in what was left out; :meth:`parts` checks the rest."""
+        matrix = vectors if _is_matrix(vectors, settings.dim) else as_vectors(vectors, dim=settings.dim)
         count = len(matrix)
         texts = _counted("texts", [""] * count if texts is None else texts, count)
         metadatas = _counted("metadatas", [None] * count if metadatas is None else metadatas, count)
         ids = _counted("ids", [str(uuid.uuid4()) for _ in range(count)] if ids is None else as_ids(ids), count)
-        _check_unique(ids)
-        return cls(normalized(matrix) if settings.metric == "cosine" else matrix, texts, metadatas, ids)
+        return cls(matrix, texts, metadatas, ids, settings)
 
-    def parts(self, size: int) -> Iterator[tuple[Vectors, list[rows.NewRow]]]:
-        """Cut the batch, and check texts and metadata, part by part."""
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors."""
+        return int(self.vectors.shape[1])
+
+    def parts(self, size: int) -> Iterator[Part]:
+        """Cut the batch, check each part, and normalise its vectors for cosine."""
         for start in range(0, len(self.ids), size):
             part = slice(start, start + size)
+            vectors = as_vectors(self.vectors[part], dim=self.settings.dim or self.dim, first=start)
             triples = zip(self.ids[part], self.texts[part], self.metadatas[part], strict=True)
-            yield self.vectors[part], [rows.new_row(*triple) for triple in triples]
+            new = [rows.new_row(*triple) for triple in triples]
+            yield Part(normalized(vectors) if self.settings.metric == "cosine" else vectors, new)
+
+    def check_unique(self) -> None:
+        """Raise DuplicateIdError if an id occurs twice."""
+        if len(set(self.ids)) == len(self.ids):
+            return
+        repeated = [given for given, times in Counter(self.ids).items() if times > 1]
+        raise DuplicateIdError(
+            f"{len(repeated)} ids occur more than once in this call (first: {repeated[0]!r}), wanted each id once: "
+            "drop the duplicates, or add them in separate calls, where the last one wins"
+        )
 
 
 class Writer:
-    """Writes vectors with the codec of the moment, and trains it when there is enough to train on."""
+    """Writes rows of a tenant with the codec of the moment, and trains it when there is enough to train on.
 
-    def __init__(self, connection: Connection, settings: Settings) -> None:
-        """Write inside this connection's transaction."""
+    Args:
+        connection: inside the transaction to write in.
+        settings: of the collection.
+        tenant: its number; 0 for the collection itself.
+    """
+
+    def __init__(self, connection: Connection, settings: Settings, tenant: int = tenants.OWN) -> None:
+        """Begin with the codec that the file has."""
         self._connection = connection
+        self._tenant = tenant
         codec = stored_codec(connection, settings)
         assert codec is not None  # noqa: S101 -- the dimension is fixed before anything is written
         self._use(settings, codec)
@@ -72,11 +109,35 @@ class Writer:
         self.settings = settings
         self._codecs = codec, FineTier.beside(codec, str(settings.fine))
 
-    def write(self, vectors: Vectors, new: Sequence[rows.NewRow]) -> None:
-        """Insert or replace rows; train afterwards if the minimum is reached."""
-        rows.replace(self._connection, new, *training.encoded(vectors, self._codecs))
+    def write(self, parts: Iterator[Part]) -> Iterator[int]:
+        """Insert or replace rows part by part, and train where the minimum is reached; gives how many rows each part had."""
+        written = next(parts, None)
+        ahead = None if written is None else next(parts, None)
+        if written is None:
+            return
+        if ahead is None:
+            yield self._write(written, training.encoded(written.vectors, self._codecs))
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="rarebit-encode") as pool:
+            codecs, codes = self._codecs, pool.submit(training.encoded, written.vectors, self._codecs)
+            while written is not None:
+                next_codecs = self._codecs
+                next_codes = None if ahead is None else pool.submit(training.encoded, ahead.vectors, next_codecs)
+                known = codes.result()
+                # A training in between has given the collection another code.
+                yield self._write(written, known if codecs is self._codecs else training.encoded(written.vectors, self._codecs))
+                if next_codes is None:
+                    return
+                written, codecs, codes, ahead = ahead, next_codecs, next_codes, next(parts, None)
+
+    def _write(self, part: Part, codes: training.Encoded) -> int:
+        ids = [row.id for row in part.new]
+        rows.delete(self._connection, rows.row_ids_of(self._connection, self._tenant, ids))
+        tenants.hide_ids(self._connection, self._tenant, ids)
+        rows.insert(self._connection, self._tenant, part.new, *codes)
         if training.is_due(self._connection, self.settings, self._codecs[0]):
             self._train()
+        return len(ids)
 
     def _train(self) -> None:
         """Train, or go on as before where that cannot be: rows are not refused because of the code that they will have."""
@@ -89,11 +150,18 @@ class Writer:
                 f"the codec {self.settings.codec!r} cannot be learned from these rows ({error}). They are kept and found as "
                 "before: choose another with recompress(codec=...)",
                 CodecWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         else:
             self._use(*trained)
         self._connection.execute("RELEASE training")
+
+
+def _is_matrix(vectors: VectorsLike, dim: int | None) -> TypeGuard[npt.NDArray[Any]]:
+    """Whether vectors can be read part by part, so that they are never in memory twice."""
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind not in NUMBER_KINDS:
+        return False
+    return bool(vectors.shape[1] == (dim or vectors.shape[1]) > 0)
 
 
 def _counted(name: str, given: Iterable[Any], count: int) -> Sequence[Any]:
@@ -103,12 +171,3 @@ def _counted(name: str, given: Iterable[Any], count: int) -> Sequence[Any]:
     if len(given) != count:
         raise InputError(f"got {count} vectors and {len(given)} {name}, wanted one of each a row")
     return given
-
-
-def _check_unique(ids: Sequence[str]) -> None:
-    repeated = [given for given, times in Counter(ids).items() if times > 1]
-    if repeated:
-        raise DuplicateIdError(
-            f"{len(repeated)} ids occur more than once in this call (first: {repeated[0]!r}), wanted each id once: "
-            "drop the duplicates, or add them in separate calls, where the last one wins"
-        )

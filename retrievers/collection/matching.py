@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections import OrderedDict
+from dataclasses import dataclass
 from threading import Lock
-from typing import Any
 
 from pyroaring import BitMap64
 
 from rarebit.errors import FilterError
-from rarebit.retrievers.collection import facts, rows
+from rarebit.retrievers.collection import rows, tenants
+from rarebit.retrievers.collection.columns import Columns
 from rarebit.retrievers.collection.filters import (
     NEGATED,
-    RANGES,
     And,
     Compare,
     Filter,
@@ -28,74 +26,63 @@ from rarebit.retrievers.collection.filters import (
     matches,
 )
 from rarebit.retrievers.collection.records import Row
-from rarebit.retrievers.collection.storage import Connection
+from rarebit.retrievers.collection.storage import Connection, State
 
-MOST_FILTERS = 32
+MOST_FILTERS = 64
 MOST_BYTES = 8 * 2**20
-"""What is kept for the next search: at most so many filters, and so many bytes."""
+"""What is kept for the next search: at most so many sets of rows, and so many bytes."""
 
 
+@dataclass(frozen=True)
 class Matcher:
-    """Evaluates filters inside one read transaction."""
+    """Evaluates filters inside one read transaction, over the rows beyond ``after``.
 
-    def __init__(self, connection: Connection) -> None:
-        """Evaluate against what this transaction sees."""
-        self._connection = connection
+    ``live`` are the rows of the commit beyond ``after``; ``visible`` those of them that the caller may know of, and ``owners``
+    the tenants among whose ids its own are looked up.
+    """
+
+    connection: Connection
+    state: State
+    columns: Columns
+    live: BitMap64
+    visible: BitMap64
+    owners: tuple[int, ...] = (tenants.OWN,)
+    after: int = 0
 
     def rows(self, tree: Filter) -> BitMap64:
-        """Give the row ids that match; the caller must not change the set."""
+        """Give the row ids that match; deleted ones may be among them. The caller must not change the set."""
         match tree:
             case And(children=children):
-                return BitMap64.intersection(*self._parts(children)) if children else self._everything
+                return BitMap64.intersection(*map(self.rows, children)) if children else self.live
             case Or(children=children):
                 return BitMap64.union(*map(self.rows, children)) if children else BitMap64()
             case Not(child=child):
-                return self._everything - self.rows(child)
+                return self.live - self.rows(child)
             case Compare():
                 return self._compared(tree)
             case Ids(ids=ids):
-                return BitMap64(rows.row_ids_of(self._connection, ids))
+                return BitMap64([row_id for owner in self.owners for row_id in rows.row_ids_of(self.connection, owner, ids)])
             case Where():
                 return self._tested_one_by_one(tree)
 
-    def _parts(self, children: Sequence[Filter]) -> Iterator[BitMap64]:
-        """Evaluate what must all hold; the bounds of one field together."""
-        bounds: defaultdict[str, list[Compare]] = defaultdict(list)
-        for child in children:
-            if isinstance(child, Compare) and child.op in RANGES and "." not in child.field:
-                bounds[child.field].append(child)
-            else:
-                yield self.rows(child)
-        for of_one_field in bounds.values():
-            yield facts.rows_within(self._connection, of_one_field)
-
     def _compared(self, compare: Compare) -> BitMap64:
-        field, op = compare.field, compare.op
-        value: Any = compare.value
-        if op in NEGATED:
-            return self._everything - self._compared(Compare(field, NEGATED[op], value))
-        if op == "eq" and value is None:
-            return self._everything - facts.rows_with_value(self._connection, field)
-        if op == "is_empty" and value is True:
-            return self._everything - facts.rows_filled(self._connection, field)
-        if op == "in" and None in value:
-            others = Compare(field, "in", [wanted for wanted in value if wanted is not None])
-            return self._compared(Compare(field, "eq", None)) | self._compared(others)
-        if op in ("is_empty", "exists") and value is False:
-            return self._everything - self._compared(Compare(field, op))
-        return facts.rows_where(self._connection, compare)
+        if compare.op in NEGATED:
+            return self.live - self._compared(Compare(compare.field, NEGATED[compare.op], compare.value))
+        found = self._present_where(compare)
+        if not compare.holds([]):
+            return found
+        return found | (self.live - self._present_where(Compare(compare.field, "exists")))
+
+    def _present_where(self, compare: Compare) -> BitMap64:
+        return self.columns.where(self.connection, self.state, compare, self.after)
 
     def _tested_one_by_one(self, tree: Where) -> BitMap64:
+        """Ask the function about the rows that the caller may know of, and no others."""
         found: list[int] = []
-        last = 0
-        while stored := rows.after(self._connection, last, limit=1024):
-            found.extend(row_id for row_id, row in stored if _holds(tree, row))
-            last = stored[-1][0]
+        for chunk in rows.chunks(self.visible, 1024):
+            stored = rows.by_row_ids(self.connection, chunk)
+            found.extend(row_id for row_id in chunk if _holds(tree, rows.decoded(stored[row_id])))
         return BitMap64(found)
-
-    @cached_property
-    def _everything(self) -> BitMap64:
-        return BitMap64([row_id for (row_id,) in self._connection.execute("SELECT row_id FROM codes")])
 
 
 def _holds(tree: Where, row: Row) -> bool:
@@ -108,46 +95,60 @@ def _holds(tree: Where, row: Row) -> bool:
         ) from error
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """A set of rows, complete up to a row id, as of a commit; rows that were deleted since may be in it."""
+
+    found: BitMap64
+    version: int
+    last_row_id: int
+    size: int
+
+
 class RememberedMatches:
-    """The rows of the last filters, for as long as nothing is written: most users ask with the same few filters again."""
+    """The rows of the last filters, kept up to date: most users ask with the same few filters again.
+
+    A write adds what it brings to each set when the set is asked for next, and nothing is found anew. What a write deletes is
+    left to the caller, who takes the living of any set.
+    """
 
     def __init__(self) -> None:
         """Remember nothing yet."""
-        self._version = 0
-        self._found: OrderedDict[str, BitMap64] = OrderedDict()
-        self._sizes: dict[str, int] = {}
+        self._known: OrderedDict[str, Remembered] = OrderedDict()
         self._lock = Lock()
 
-    def rows(self, connection: Connection, version: int, tree: Filter) -> BitMap64:
-        """Give the rows that match as of this version, which is what the connection's transaction sees."""
-        # A function's answer may change between calls, and a list of ids is rarely asked for twice.
-        if holds_a(Where, tree) or holds_a(Ids, tree):
-            return Matcher(connection).rows(tree)
-        key = repr(tree)
+    def get(self, key: str, version: int) -> Remembered | None:
+        """Give what is remembered as of this version or an earlier one; sets of later commits lack what they deleted."""
         with self._lock:
-            if version > self._version:
-                self._found.clear()
-                self._sizes.clear()
-                self._version = version
-            if version == self._version and key in self._found:
-                self._found.move_to_end(key)
-                return self._found[key]
-        found = Matcher(connection).rows(tree)
+            known = self._known.get(key)
+            if known is None or known.version > version:
+                return None
+            self._known.move_to_end(key)
+            return known
+
+    def put(self, key: str, found: BitMap64, state: State) -> None:
+        """Remember a set as of a commit, and forget those that were not asked for longest."""
+        size = len(found.serialize()) + 2 * sys.getsizeof(key)
         with self._lock:
-            if version == self._version:
-                self._found[key] = found
-                self._sizes[key] = len(found.serialize()) + 2 * sys.getsizeof(key)
-                while len(self._found) > MOST_FILTERS or sum(self._sizes.values()) > MOST_BYTES:
-                    oldest, _ = self._found.popitem(last=False)
-                    del self._sizes[oldest]
-        return found
+            known = self._known.get(key)
+            if known is None or known.version < state.version:
+                self._known[key] = Remembered(found, state.version, state.next_row_id - 1, size)
+                self._known.move_to_end(key)
+            while self._known and (len(self._known) > MOST_FILTERS or sum(k.size for k in self._known.values()) > MOST_BYTES):
+                self._known.popitem(last=False)
 
     @property
     def nbytes(self) -> int:
         """Bytes that the remembered sets take."""
         with self._lock:
-            return sum(self._sizes.values())
+            return sum(known.size for known in self._known.values())
 
-    def after_fork(self) -> None:
-        """Take a new lock: the old one may be held by a thread that this process does not have."""
+    def drop(self) -> None:
+        """Forget everything, and take a new lock: the old one may be held by a thread that a forked child does not have."""
         self._lock = Lock()
+        self._known = OrderedDict()
+
+
+def can_be_remembered(tree: Filter) -> bool:
+    """Whether the same filter finds the same rows again: a function's answer may change, and ids are rarely asked for twice."""
+    return not (holds_a(Where, tree) or holds_a(Ids, tree))

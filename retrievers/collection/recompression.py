@@ -32,7 +32,7 @@ CREATE = """
 DROP TABLE IF EXISTS new_codes;
 DROP TABLE IF EXISTS new_fine;
 DROP TABLE IF EXISTS recompression;
-CREATE TABLE new_codes (row_id INTEGER PRIMARY KEY, code BLOB NOT NULL);
+CREATE TABLE new_codes (row_id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, code BLOB NOT NULL);
 CREATE TABLE new_fine (row_id INTEGER PRIMARY KEY, code BLOB NOT NULL);
 CREATE TABLE recompression (token TEXT NOT NULL);
 """

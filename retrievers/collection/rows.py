@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
+from pyroaring import BitMap64
 
 from rarebit.arrays import Codes, FineCodes, RowIds
 from rarebit.errors import DamagedFileError, InputError, MetadataError
-from rarebit.retrievers.collection import facts
-from rarebit.retrievers.collection.records import Metadata, Row
-from rarebit.retrievers.collection.schema import REMOVALS_KEPT
+from rarebit.retrievers.collection import checksums
+from rarebit.retrievers.collection.records import Row
+from rarebit.retrievers.collection.schema import COMMITS_KEPT, REMOVALS_KEPT
 from rarebit.retrievers.collection.storage import Connection, read_state
 
 T = TypeVar("T")
 
-StoredRow: TypeAlias = tuple[int, str, str, str]
-"""Row id, id, text, metadata as JSON."""
+StoredRow: TypeAlias = tuple[int, int, str, str, str, int]
+"""Row id, tenant, id, metadata as JSON, text, checksum."""
+
+SELECT_ROW = "SELECT row_id, tenant, id, metadata, text, checksum FROM rows"
+Tenants: TypeAlias = RowIds
+"""(n,) the numbers of the tenants that rows belong to."""
+
+READ_AT_ONCE = 8192
+"""Rows whose Python objects are there at one time while codes are read."""
 
 DEEPEST = 64
 """Levels of dictionaries and lists that metadata may have."""
@@ -33,7 +42,6 @@ class NewRow(NamedTuple):
 
     id: str
     text: str
-    metadata: Metadata
     encoded: str
 
 
@@ -45,47 +53,49 @@ def new_row(key: str, text: str, metadata: Mapping[str, Any] | None) -> NewRow:
         f"{key}{text}".encode()
     except UnicodeEncodeError as error:
         raise InputError(f"the id or text {key!r} is not valid Unicode ({error}): decode it with errors='replace'") from error
-    encoded = _encoded(key, {} if metadata is None else metadata)
-    return NewRow(key, text, json.loads(encoded), encoded)
+    return NewRow(key, text, "{}" if metadata is None else _encoded(key, metadata))
 
 
-def replace(connection: Connection, new: Sequence[NewRow], codes: Codes, fine: FineCodes | None) -> None:
-    """Insert rows with their codes; rows that have one of the ids already are replaced and get a new row id."""
-    delete(connection, row_ids_of(connection, [row.id for row in new]))
+def insert(connection: Connection, tenant: int, new: Sequence[NewRow], codes: Codes, fine: FineCodes | None) -> None:
+    """Insert rows of a tenant with their codes; rows of the tenant that have one of the ids already must be deleted before."""
     first = read_state(connection).next_row_id
-    row_ids = range(first, first + len(new))
+    row_ids = np.arange(first, first + len(new), dtype=np.int64)
+    numbers = row_ids.tolist()
     connection.executemany(
-        "INSERT INTO rows VALUES (?, ?, ?, ?)",
-        ((row_id, row.id, row.text, row.encoded) for row_id, row in zip(row_ids, new, strict=True)),
+        "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (row_id, tenant, key, encoded, text, checksums.of_row(row_id, tenant, key, encoded, text))
+            for row_id, (key, text, encoded) in zip(numbers, new, strict=True)
+        ],
     )
-    insert_codes(connection, "codes", row_ids, codes)
+    stored = map(bytes, checksums.with_checksums(row_ids, codes))
+    connection.executemany("INSERT INTO codes VALUES (?, ?, ?)", zip(numbers, repeat(tenant), stored, strict=False))
     if fine is not None:
-        insert_codes(connection, "fine", row_ids, fine)
-    connection.executemany(
-        "INSERT OR IGNORE INTO facts VALUES (?, ?, ?, ?)",
-        ((*fact, row_id) for row_id, row in zip(row_ids, new, strict=True) for fact in facts.facts_of(row.metadata)),
-    )
+        stored = map(bytes, checksums.with_checksums(row_ids, fine))
+        connection.executemany("INSERT INTO fine VALUES (?, ?)", zip(numbers, stored, strict=True))
     connection.execute("INSERT INTO lexical (rowid, text) SELECT row_id, text FROM rows WHERE row_id >= ?", (first,))
-    connection.execute("UPDATE state SET row_count = row_count + ?, next_row_id = ?", (len(new), row_ids.stop))
+    connection.execute("UPDATE state SET row_count = row_count + ?, next_row_id = ?", (len(new), first + len(new)))
 
 
-def insert_codes(connection: Connection, table: str, row_ids: Iterable[int], codes: Codes) -> None:
-    """Write codes into ``codes`` or ``fine``."""
-    connection.executemany(f"INSERT INTO {table} VALUES (?, ?)", zip(row_ids, map(bytes, codes), strict=True))
+def rewrite_codes(connection: Connection, table: str, row_ids: Sequence[int], codes: Codes | FineCodes) -> None:
+    """Write codes of rows that exist into ``codes`` or ``fine``, or a table like them; what is there is replaced."""
+    numbers = np.asarray(row_ids, dtype=np.int64)
+    pairs = zip(row_ids, map(bytes, checksums.with_checksums(numbers, codes)), strict=True)
+    if table.endswith("fine"):
+        connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", pairs)
+    else:
+        sql = f"INSERT OR REPLACE INTO {table} SELECT row_id, tenant, ? FROM rows WHERE row_id = ?"
+        connection.executemany(sql, ((code, row_id) for row_id, code in pairs))
 
 
 def delete(connection: Connection, row_ids: Sequence[int]) -> int:
     """Delete rows and everything derived from them; the row ids are not used again. Returns how many were deleted."""
     for chunk in chunks(row_ids, PARAMETERS[-1]):
-        stored = _select_in(connection, "SELECT row_id, text, metadata FROM rows WHERE row_id IN", chunk)
         connection.executemany(
-            "INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)", ((row_id, text) for row_id, text, _ in stored)
+            "INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)",
+            _select_in(connection, "SELECT row_id, text FROM rows WHERE row_id IN", chunk),
         )
-        connection.executemany(
-            "DELETE FROM facts WHERE field = ? AND kind = ? AND value = ? AND row_id = ?",
-            ((*fact, row_id) for row_id, _, metadata in stored for fact in facts.facts_of(facts.decoded(metadata))),
-        )
-        for table in ("rows", "codes", "fine"):
+        for table in ("rows", "codes", "fine", "shared"):
             connection.executemany(f"DELETE FROM {table} WHERE row_id = ?", ((row_id,) for row_id in chunk))
         connection.executemany("INSERT INTO removals (row_id) VALUES (?)", ((row_id,) for row_id in chunk))
     connection.execute("UPDATE state SET row_count = row_count - ?", (len(row_ids),))
@@ -93,20 +103,23 @@ def delete(connection: Connection, row_ids: Sequence[int]) -> int:
 
 
 def delete_all(connection: Connection) -> int:
-    """Delete every row at once, and the codec that was trained on them."""
+    """Delete every row at once, of every tenant, and the codec that was trained on them."""
     count = read_state(connection).row_count
-    for table in ("rows", "codes", "fine", "facts", "removals", "codec"):
+    for table in ("rows", "codes", "fine", "shared", "removals", "codec"):
         connection.execute(f"DELETE FROM {table}")
     connection.execute("INSERT INTO lexical (lexical) VALUES ('delete-all')")
-    connection.execute("UPDATE state SET row_count = 0, generation = generation + 1")
+    connection.execute("UPDATE state SET row_count = 0, generation = generation + 1, sharing = sharing + 1")
     return count
 
 
 def finish(connection: Connection) -> None:
-    """End a write: count the commit, and forget the deletions that no reader is expected to follow any more."""
+    """End a write: count and name the commit, and forget the deletions that no reader is expected to follow any more."""
     connection.execute("UPDATE state SET version = version + 1")
+    state = read_state(connection)
+    connection.execute("INSERT INTO commits VALUES (?, ?)", (state.version, secrets.randbits(63)))
+    connection.execute("DELETE FROM commits WHERE version <= ?", (state.version - COMMITS_KEPT,))
     newest = latest_removal(connection)
-    if newest - read_state(connection).removals_forgotten > 2 * REMOVALS_KEPT:
+    if newest - state.removals_forgotten > 2 * REMOVALS_KEPT:
         forgotten = newest - REMOVALS_KEPT
         connection.execute("DELETE FROM removals WHERE number <= ?", (forgotten,))
         connection.execute("UPDATE state SET removals_forgotten = ?", (forgotten,))
@@ -118,20 +131,20 @@ def latest_removal(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def row_ids_of(connection: Connection, ids: Sequence[str]) -> list[int]:
-    """Give the row ids of the ids that exist, in no particular order."""
-    return [row_id for (row_id,) in _select_in(connection, "SELECT row_id FROM rows WHERE id IN", ids)]
+def row_ids_of(connection: Connection, tenant: int, ids: Sequence[str]) -> list[int]:
+    """Give the row ids of those of a tenant's own ids that exist, in no particular order."""
+    return [row_id for (row_id,) in _select_in(connection, "SELECT row_id FROM rows WHERE tenant = ? AND id IN", ids, tenant)]
 
 
-def by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, Row]]:
-    """Read rows by their ids."""
-    found = _select_in(connection, "SELECT row_id, id, text, metadata FROM rows WHERE id IN", ids)
+def by_ids(connection: Connection, tenant: int, ids: Sequence[str]) -> dict[str, tuple[int, Row]]:
+    """Read a tenant's own rows by their ids."""
+    found = _select_in(connection, f"{SELECT_ROW} WHERE tenant = ? AND id IN", ids, tenant)
     return {row.id: (row_id, row) for row_id, row in map(_row, found)}
 
 
 def by_row_ids(connection: Connection, row_ids: Sequence[int]) -> dict[int, StoredRow]:
     """Read rows by their row ids; each is decoded where it is used, so that no two results share their metadata."""
-    found = _select_in(connection, "SELECT row_id, id, text, metadata FROM rows WHERE row_id IN", row_ids)
+    found = _select_in(connection, f"{SELECT_ROW} WHERE row_id IN", row_ids)
     if len(found) < len(set(row_ids)):
         raise DamagedFileError(f"{len(set(row_ids)) - len(found)} rows are missing from the file: restore it from a backup")
     return {stored[0]: stored for stored in found}
@@ -139,23 +152,45 @@ def by_row_ids(connection: Connection, row_ids: Sequence[int]) -> dict[int, Stor
 
 def after(connection: Connection, row_id: int, limit: int) -> list[tuple[int, Row]]:
     """Read the rows that follow a row id, in the order of insertion."""
-    found = connection.execute(
-        "SELECT row_id, id, text, metadata FROM rows WHERE row_id > ? ORDER BY row_id LIMIT ?", (row_id, limit)
-    )
+    found = connection.execute(f"{SELECT_ROW} WHERE row_id > ? ORDER BY row_id LIMIT ?", (row_id, limit))
     return list(map(_row, found))
 
 
+def row_ids_between(connection: Connection, first: int, stop: int) -> BitMap64:
+    """Give the row ids from ``first`` that are below ``stop``."""
+    found = connection.execute("SELECT row_id FROM codes WHERE row_id >= ? AND row_id < ?", (first, stop))
+    return BitMap64([row_id for (row_id,) in found])
+
+
+def removed_since(connection: Connection, number: int) -> BitMap64:
+    """Give the row ids that were deleted after the deletion of this number."""
+    found = connection.execute("SELECT row_id FROM removals WHERE number > ?", (number,))
+    return BitMap64([row_id for (row_id,) in found])
+
+
 def codes_of(connection: Connection, table: str, row_ids: Sequence[int], code_size: int) -> tuple[RowIds, Codes]:
-    """Read the codes of rows from ``codes`` or ``fine``, ordered by row id; rows without one are left out."""
-    return _matrix(sorted(_select_in(connection, f"SELECT row_id, code FROM {table} WHERE row_id IN", row_ids)), code_size)
+    """Read the codes of rows from ``codes`` or ``fine``, ordered by row id; rows without one are left out.
+
+    Raises:
+        DamagedFileError: a code is not what was stored.
+    """
+    found = sorted(_select_in(connection, f"SELECT row_id, code FROM {table} WHERE row_id IN", row_ids))
+    return _matrix(found, code_size, table)
 
 
-def codes_between(connection: Connection, first: int, last: int, code_size: int, limit: int) -> tuple[RowIds, Codes]:
+def codes_between(connection: Connection, first: int, last: int, code_size: int, limit: int) -> tuple[RowIds, Tenants, Codes]:
     """Read at most ``limit`` codes of the row ids ``first`` to ``last``, both included, in their order."""
-    found = connection.execute(
-        "SELECT row_id, code FROM codes WHERE row_id BETWEEN ? AND ? ORDER BY row_id LIMIT ?", (first, last, limit)
-    )
-    return _matrix(found, code_size)
+    sql = "SELECT row_id, tenant, code FROM codes WHERE row_id BETWEEN ? AND ? ORDER BY row_id LIMIT ?"
+    cursor = connection.execute(sql, (first, last, limit))
+    parts = []
+    while found := cursor.fetchmany(READ_AT_ONCE):
+        tenants = np.fromiter((tenant for _, tenant, _ in found), dtype=np.int64, count=len(found))
+        row_ids, codes = _matrix([(row_id, code) for row_id, _, code in found], code_size, "codes")
+        parts.append((row_ids, tenants, codes))
+    if not parts:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, code_size), np.uint8)
+    row_ids, tenants, codes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return row_ids, tenants, codes
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -165,26 +200,30 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _select_in(connection: Connection, select: str, values: Sequence[Any]) -> list[Any]:
-    """Run ``select ... IN (values)``, with every value a bound parameter."""
+def _select_in(connection: Connection, select: str, values: Sequence[Any], *before: int) -> list[Any]:
+    """Run ``select ... IN (values)``, with every value a bound parameter, after those in the condition before it."""
     found: list[Any] = []
     for chunk in chunks(values, PARAMETERS[-1]):
         size = next(size for size in PARAMETERS if size >= len(chunk))
         padded = chunk + [chunk[-1]] * (size - len(chunk))
-        found += connection.execute(f"{select} ({','.join('?' * size)})", padded).fetchall()
+        found += connection.execute(f"{select} ({','.join('?' * size)})", (*before, *padded)).fetchall()
     return found
 
 
 def decoded(stored: StoredRow) -> Row:
-    """Decode a stored row."""
-    row_id, key, text, metadata = stored
-    if not (isinstance(key, str) and isinstance(text, str)):
-        raise DamagedFileError(f"row {row_id} holds something else than texts: restore the file from a backup")
+    """Check and decode a stored row.
+
+    Raises:
+        DamagedFileError: it is not what was stored.
+    """
+    row_id, tenant, key, metadata, text, checksum = stored
     try:
+        if checksums.of_row(row_id, tenant, key, metadata, text) != checksum:
+            raise ValueError("its checksum differs")  # noqa: TRY301
         return Row(key, text, json.loads(metadata))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise DamagedFileError(
-            f"the metadata of row {row_id} (id {key!r}) is no JSON ({error}): restore the file from a backup"
+            f"row {row_id} of the file (id {key!r}) is not what was stored ({error}): restore the file from a backup"
         ) from error
 
 
@@ -192,19 +231,19 @@ def _row(stored: StoredRow) -> tuple[int, Row]:
     return stored[0], decoded(stored)
 
 
-def _matrix(found: Iterable[tuple[int, bytes]], code_size: int) -> tuple[RowIds, Codes]:
-    pairs = list(found)
+def _matrix(pairs: Sequence[tuple[int, bytes]], code_size: int, table: str) -> tuple[RowIds, Codes]:
+    size = code_size + checksums.CHECKSUM_BYTES
     try:
-        joined = b"".join(code for _, code in pairs)
+        joined = b"".join([code for _, code in pairs])
     except TypeError as error:
         raise DamagedFileError(f"a code in the file is none ({error}): restore the file from a backup") from error
-    if len(joined) != len(pairs) * code_size:
+    if len(joined) != len(pairs) * size:
         raise DamagedFileError(
-            f"{len(pairs)} stored codes have {len(joined)} bytes, wanted {len(pairs) * code_size}: "
-            "restore the file from a backup"
+            f"{len(pairs)} stored codes have {len(joined)} bytes, wanted {len(pairs) * size}: restore the file from a backup"
         )
     row_ids = np.fromiter((row_id for row_id, _ in pairs), dtype=np.int64, count=len(pairs))
-    return row_ids, np.frombuffer(joined, dtype=np.uint8).reshape(len(pairs), code_size)
+    stored = np.frombuffer(joined, dtype=np.uint8).reshape(len(pairs), size)
+    return row_ids, checksums.without_checksums(row_ids, stored, f"entries of {table}")
 
 
 def _encoded(key: str, metadata: Mapping[str, Any]) -> str:

@@ -1,8 +1,12 @@
 """The tables of a collection's file, and what makes a file one of ours.
 
-``state`` counts the commits: every reader compares its ``version`` with the one that its codes in memory stand at.
-``rows`` is what users gave; ``codes`` and ``fine`` are the two tiers of its vector; ``facts`` is the metadata, inverted;
-``lexical`` is FTS5 over ``rows``. ``removals`` lets readers follow deletions without reading every row id again.
+``state`` counts the commits: every reader compares its ``version`` with the one that its codes in memory stand at; ``commits``
+names the last ones, so that a reader knows whether what it has kept belongs to this file.
+``rows`` is what users gave; ``codes`` and ``fine`` are the two tiers of its vector; ``lexical`` is FTS5 over ``rows``.
+``tenants`` numbers the tenants by name, 0 being the collection itself; ``shared`` says who sees rows of the collection
+besides. ``removals`` lets readers follow deletions without reading every row id again.
+
+What is read from a row, a code, a codec or a setting is compared with its checksum (:mod:`.checksums`).
 """
 
 from __future__ import annotations
@@ -10,10 +14,13 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x52524231  # "RRB1", in the header of the file
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 REMOVALS_KEPT: Final = 10_000
 """Deletions that a reader can follow one by one; one that is further behind reads all codes again."""
+
+COMMITS_KEPT: Final = 1000
+"""Commits that are known by name; what was kept of an older one is read again."""
 
 TABLES: Final = """
 CREATE TABLE state (
@@ -22,20 +29,30 @@ CREATE TABLE state (
     generation INTEGER NOT NULL,
     row_count INTEGER NOT NULL,
     next_row_id INTEGER NOT NULL,
-    removals_forgotten INTEGER NOT NULL
+    removals_forgotten INTEGER NOT NULL,
+    sharing INTEGER NOT NULL,
+    tenant_count INTEGER NOT NULL
 );
-INSERT INTO state VALUES (1, 1, 1, 0, 1, 0);
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO state VALUES (1, 1, 1, 0, 1, 0, 0, 0);
+CREATE TABLE commits (version INTEGER PRIMARY KEY, name INTEGER NOT NULL);
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE codec (
-    only_row INTEGER PRIMARY KEY CHECK (only_row = 1), name TEXT NOT NULL, config TEXT NOT NULL, learned BLOB NOT NULL
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1), name TEXT NOT NULL, config TEXT NOT NULL, learned BLOB NOT NULL,
+    checksum INTEGER NOT NULL
 );
-CREATE TABLE rows (row_id INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL);
-CREATE TABLE codes (row_id INTEGER PRIMARY KEY, code BLOB NOT NULL);
+CREATE TABLE tenants (number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE);
+CREATE TABLE rows (
+    row_id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, id TEXT NOT NULL, metadata TEXT NOT NULL, text TEXT NOT NULL,
+    checksum INTEGER NOT NULL,
+    UNIQUE (tenant, id)
+);
+CREATE TABLE codes (row_id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, code BLOB NOT NULL);
 CREATE TABLE fine (row_id INTEGER PRIMARY KEY, code BLOB NOT NULL);
-CREATE TABLE facts (
-    field TEXT NOT NULL, kind TEXT NOT NULL, value NOT NULL, row_id INTEGER NOT NULL,
-    PRIMARY KEY (field, kind, value, row_id)
+CREATE TABLE shared (
+    tenant INTEGER NOT NULL, row_id INTEGER NOT NULL, seen INTEGER NOT NULL, checksum INTEGER NOT NULL,
+    PRIMARY KEY (tenant, row_id)
 ) WITHOUT ROWID;
+CREATE INDEX shared_by_row ON shared (row_id);
 CREATE TABLE removals (number INTEGER PRIMARY KEY AUTOINCREMENT, row_id INTEGER NOT NULL);
 """
 

@@ -1,8 +1,10 @@
 """The searches of a collection: by vector, by words, by both."""
 
+# ruff: noqa: A002 -- `filter` is the word of both frameworks
+
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from rarebit.errors import InputError
 from rarebit.retrievers.collection import ranking
 from rarebit.retrievers.collection.arguments import as_count, as_share
 from rarebit.retrievers.collection.engine import Engine
+from rarebit.retrievers.collection.explanation import Explanation, Steps
 from rarebit.retrievers.collection.filters import Filter, as_filter
 from rarebit.retrievers.collection.records import Hit
 
@@ -22,16 +25,42 @@ class Searches:
     """The searching half of :class:`rarebit.Collection`."""
 
     _engine: Engine
+    _tenant: str | None
+
+    @overload
+    def search(
+        self,
+        query: VectorsLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        candidates: int | None = None,
+        include_vectors: bool = False,
+        explain: Literal[False] = False,
+    ) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self,
+        query: VectorsLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        candidates: int | None = None,
+        include_vectors: bool = False,
+        explain: Literal[True],
+    ) -> Explanation: ...
 
     def search(
         self,
         query: VectorsLike,
         k: int = 10,
         *,
-        filter: Filter | None = None,  # noqa: A002
+        filter: Filter | None = None,
         candidates: int | None = None,
         include_vectors: bool = False,
-    ) -> list[Hit]:
+        explain: bool = False,
+    ) -> list[Hit] | Explanation:
         """Find the k rows nearest to a query vector, best first; k rows whenever k match the filter.
 
         Args:
@@ -40,27 +69,36 @@ class Searches:
             filter: which rows to search among.
             candidates: rows taken by their codes and re-ranked by their fine vectors; more is slower and finds more.
             include_vectors: put each row's vector on its hit.
+            explain: say how the search was done.
 
         Returns:
-            Hits whose score is the cosine in [-1, 1], or the inner product.
+            Hits whose score is the cosine in [-1, 1], or the inner product. With ``explain``, an
+            :class:`~rarebit.retrievers.collection.explanation.Explanation`, which has the hits, the plan, the counts and the
+            time of each step.
         """
-        return self.search_many(
-            as_vector(query)[np.newaxis], k, filter=filter, candidates=candidates, include_vectors=include_vectors
-        )[0]
+        k = as_count("k", k)
+        candidates = None if candidates is None else as_count("candidates", candidates, least=1)
+        steps = Steps(wanted=explain)
+        with self._engine.searchable(self._tenant, steps) as snapshot:
+            prepared = self._engine.prepared(as_vector(query)[np.newaxis])
+            found = snapshot.nearest(prepared, k, as_filter(filter), candidates)
+            with steps.timed("read"):
+                hits = snapshot.hits(found, include_vectors=include_vectors)[0]
+        return steps.explained(hits) if explain else hits
 
     def search_many(
         self,
         queries: VectorsLike,
         k: int = 10,
         *,
-        filter: Filter | None = None,  # noqa: A002
+        filter: Filter | None = None,
         candidates: int | None = None,
         include_vectors: bool = False,
     ) -> list[list[Hit]]:
         """Search for (q, dim) queries at once, as :meth:`search` does for one: one list of hits a query."""
         k = as_count("k", k)
         candidates = None if candidates is None else as_count("candidates", candidates, least=1)
-        with self._engine.searchable() as snapshot:
+        with self._engine.searchable(self._tenant) as snapshot:
             prepared = self._engine.prepared(queries)
             found = snapshot.nearest(prepared, k, as_filter(filter), candidates)
             return snapshot.hits(found, include_vectors=include_vectors)
@@ -72,7 +110,7 @@ class Searches:
         *,
         fetch_k: int = MMR_CANDIDATES,
         lambda_mult: float = 0.5,
-        filter: Filter | None = None,  # noqa: A002
+        filter: Filter | None = None,
         include_vectors: bool = False,
     ) -> list[Hit]:
         """Choose k of the ``fetch_k`` nearest rows so that they are unlike each other (maximal marginal relevance).
@@ -81,16 +119,16 @@ class Searches:
         """
         k = as_count("k", k)
         fetch_k, lambda_mult = as_count("fetch_k", fetch_k), as_share("lambda_mult", lambda_mult)
-        with self._engine.searchable() as snapshot:
+        with self._engine.searchable(self._tenant) as snapshot:
             prepared = self._engine.prepared(as_vector(query)[np.newaxis])[0]
             found = snapshot.diverse(prepared, k, fetch_k, lambda_mult, as_filter(filter))
             return snapshot.hits([found], include_vectors=include_vectors)[0]
 
-    def search_lexical(self, text: str, k: int = 10, *, filter: Filter | None = None) -> list[Hit]:  # noqa: A002
+    def search_lexical(self, text: str, k: int = 10, *, filter: Filter | None = None) -> list[Hit]:
         """Find the k rows whose texts match the words of a text best, by BM25; rows without any of them are not found."""
         _check_text(text)
         k = as_count("k", k)
-        with self._engine.snapshot() as snapshot:
+        with self._engine.snapshot(self._tenant) as snapshot:
             return snapshot.hits([snapshot.best_by_words(text, k, as_filter(filter))])[0]
 
     def search_hybrid(
@@ -102,7 +140,7 @@ class Searches:
         fusion: Literal["rrf", "weighted"] = "rrf",
         alpha: float = 0.5,
         fetch_k: int = HYBRID_CANDIDATES,
-        filter: Filter | None = None,  # noqa: A002
+        filter: Filter | None = None,
         include_vectors: bool = False,
     ) -> list[Hit]:
         """Fuse vector search and lexical search.
@@ -122,7 +160,7 @@ class Searches:
         _check_text(text)
         if fusion not in ("rrf", "weighted"):
             raise InputError(f"got fusion={fusion!r}, wanted 'rrf' or 'weighted'")
-        with self._engine.searchable() as snapshot:
+        with self._engine.searchable(self._tenant) as snapshot:
             tree, depth = as_filter(filter), max(k, fetch_k)
             dense = snapshot.nearest(self._engine.prepared(as_vector(query)[np.newaxis]), depth, tree, None)[0]
             words = snapshot.best_by_words(text, depth, tree)

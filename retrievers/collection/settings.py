@@ -11,13 +11,14 @@ from rarebit.compressors.vectors import SearchableCodec, codec_named
 from rarebit.compressors.vectors.choosing import Choice
 from rarebit.compressors.vectors.fine_tier import NO_FINE, TIERS, default_fine
 from rarebit.errors import DamagedFileError, FingerprintError, FormatVersionError, InputError, SettingsError
+from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.arguments import as_count, as_share
 from rarebit.retrievers.collection.schema import LEXICAL
 from rarebit.retrievers.collection.storage import Connection
 
 Metric: TypeAlias = Literal["cosine", "inner_product"]
 METRICS = ("cosine", "inner_product")
-ROW_ID_BYTES = 4
+ROW_ID_BYTES = 8
 LEAST_MEMORY = ROW_ID_BYTES + 2
 """The row id, and the smallest code: a byte for its factor and one for its parts."""
 
@@ -142,7 +143,10 @@ CHANGEABLE = ("codec", "fine", "memory_per_vector", "target_recall")
 def load(connection: Connection) -> Settings | None:
     """Read the settings of a collection; None if it has just been created."""
     try:
-        stored = {name: json.loads(value) for name, value in connection.execute("SELECT name, value FROM settings")}
+        stored = {
+            name: json.loads(_unchanged(name, value, checksum))
+            for name, value, checksum in connection.execute("SELECT name, value, checksum FROM settings")
+        }
         if not stored:
             return None
         fingerprint = EmbeddingFingerprint(**stored.pop("fingerprint"))
@@ -155,9 +159,10 @@ def load(connection: Connection) -> Settings | None:
 
 def save(connection: Connection, settings: Settings) -> None:
     """Write the settings."""
-    stored = asdict(settings)
+    stored = {name: json.dumps(value) for name, value in asdict(settings).items()}
     connection.executemany(
-        "INSERT OR REPLACE INTO settings VALUES (?, ?)", ((name, json.dumps(value)) for name, value in stored.items())
+        "INSERT OR REPLACE INTO settings VALUES (?, ?, ?)",
+        ((name, value, checksums.of_parts(name, value)) for name, value in stored.items()),
     )
 
 
@@ -188,6 +193,12 @@ def reconciled(kept: Settings, asked: Mapping[str, Any], name: str) -> Settings:
             "compared: use the model that filled it, or make a new collection"
         )
     return replace(kept, dim=kept.dim or asked.get("dim"), fingerprint=kept.fingerprint.completed(fingerprint))
+
+
+def _unchanged(name: str, value: str, checksum: int) -> str:
+    if checksums.of_parts(name, value) != checksum:
+        raise ValueError(f"that of {name!r} is not what was stored")
+    return value
 
 
 def _is_as_fine(own: str, wanted: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -14,12 +15,17 @@ from rarebit.arrays import Queries, RowIdMatrix, ScoreMatrix, Vector, Vectors
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.scanning import NOWHERE
 from rarebit.errors import MissingRowError
-from rarebit.retrievers.collection import lexical, ranking, rows
+from rarebit.retrievers.collection import lexical, ranking, rows, tenants
+from rarebit.retrievers.collection.bitmaps import array_of
 from rarebit.retrievers.collection.code_index import View
+from rarebit.retrievers.collection.columns import Columns
+from rarebit.retrievers.collection.explanation import Steps, plan_of
 from rarebit.retrievers.collection.filters import Filter
 from rarebit.retrievers.collection.finest import FinestVectors
-from rarebit.retrievers.collection.matching import RememberedMatches
-from rarebit.retrievers.collection.records import Hit
+from rarebit.retrievers.collection.live_rows import LiveRows
+from rarebit.retrievers.collection.matching import Matcher, RememberedMatches, can_be_remembered
+from rarebit.retrievers.collection.records import Hit, Row
+from rarebit.retrievers.collection.selection import EVERY_ROW, Selection
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection, State
 
@@ -31,28 +37,126 @@ CANDIDATES_PER_HIT = 10
 """Candidates re-ranked for k hits unless another number was chosen by measuring: 10 k, at least 100. How much of the true top
 10 is among them shows in the codec benchmark, as recall after re-ranking."""
 
+ROWS_AT_ONCE = 1024
 QUERIES_AT_ONCE = 64
 """Queries whose candidates are found and re-ranked together: what the fine tier keeps of them all is in memory meanwhile."""
 
 
+class Known:
+    """What a collection keeps in memory to answer filters: the living rows, columns of metadata, rows of the last filters."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self.live = LiveRows()
+        self.columns = Columns()
+        self.matches = RememberedMatches()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of it all."""
+        return self.columns.nbytes + self.matches.nbytes
+
+    def drop(self) -> None:
+        """Forget it all, and take new locks."""
+        for part in (self.live, self.columns, self.matches):
+            part.drop()
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """One commit, read through a connection inside its read transaction."""
+    """One commit as one tenant sees it, read through a connection inside its read transaction.
+
+    ``tenant`` is its number: 0 for the collection itself, None for a tenant that has never written.
+    """
 
     connection: Connection
     settings: Settings
     state: State
     codec: SearchableCodec | None
-    remembered: RememberedMatches
+    known: Known
+    tenant: int | None
+    steps: Steps
 
-    def matching(self, tree: Filter | None) -> BitMap64 | None:
-        """Give the rows that match a filter; None for all."""
-        return None if tree is None else self.remembered.rows(self.connection, self.state.version, tree)
+    @cached_property
+    def live(self) -> BitMap64:
+        """Every row of the commit, of every tenant."""
+        return self.known.live.at(self.connection, self.state)
+
+    @cached_property
+    def own(self) -> BitMap64:
+        """The rows that belong to the tenant."""
+        if self.tenant is None:
+            return BitMap64()
+        if not self.state.tenant_count:
+            return self.live
+        tenant = self.tenant
+
+        def find(after: int) -> BitMap64:
+            return tenants.own_rows(self.connection, tenant, after)
+
+        return self._remembered(f"tenant {tenant}", find) & self.live
+
+    @cached_property
+    def shared(self) -> BitMap64:
+        """The rows of the collection that are shared with the tenant; none for the collection, which has them anyway."""
+        if self.tenant == tenants.OWN or not self.state.sharing:
+            return BitMap64()
+        everyone = f"shared with everyone {self.state.sharing}"
+        known = self.known.matches.get(everyone, self.state.version)
+        found = tenants.shared_with_everyone(self.connection) if known is None else known.found
+        if known is None:
+            self.known.matches.put(everyone, found, self.state)
+        return tenants.shared_rows(self.connection, self.tenant, found)
+
+    @property
+    def sees_everything(self) -> bool:
+        """Whether every row of the file is the collection's own, and asked for through the collection."""
+        return self.tenant == tenants.OWN and not self.state.tenant_count
+
+    @property
+    def owners(self) -> tuple[int, ...]:
+        """The tenants to whom the visible rows belong."""
+        own = () if self.tenant is None else (self.tenant,)
+        return (*own, tenants.OWN) if self.shared else own
+
+    def visible(self) -> BitMap64:
+        """Give the rows that the tenant may see: its own, and those that are shared with it."""
+        return self.own | self.shared if self.shared else self.own
+
+    def matching(self, tree: Filter | None) -> BitMap64:
+        """Give the visible rows that match a filter."""
+        if tree is None:
+            return self.visible()
+        if can_be_remembered(tree):
+            found = self._remembered(repr(tree), lambda after: self._matcher(after).rows(tree)) & self.live
+            return found if self.sees_everything else found & self.visible()
+        return self._matcher(0).rows(tree) & self.visible()
+
+    def by_ids(self, ids: Sequence[str]) -> dict[str, tuple[int, Row]]:
+        """Read visible rows by their ids; a tenant's own rows go before shared ones."""
+        found = {} if self.tenant is None else rows.by_ids(self.connection, self.tenant, ids)
+        missing = [key for key in ids if key not in found]
+        if missing and self.shared:
+            of_collection = rows.by_ids(self.connection, tenants.OWN, missing)
+            found |= {key: pair for key, pair in of_collection.items() if pair[0] in self.shared}
+        return found
+
+    def rows(self, row_ids: BitMap64) -> list[Row]:
+        """Read rows, in the order of insertion."""
+        return [row for _, row in self._read(row_ids)]
+
+    def after(self, row_id: int, limit: int) -> list[tuple[int, Row]]:
+        """Read the visible rows that follow a row id, in the order of insertion."""
+        if self.sees_everything:
+            return rows.after(self.connection, row_id, limit)
+        following = self.visible() - BitMap64(range(row_id + 1))
+        return list(self._read(islice(following, limit)))
 
     def best_by_words(self, text: str, k: int, tree: Filter | None) -> Ranking:
         """Find the k rows with the highest BM25."""
         wanted = min(k, self.state.row_count)
-        return lexical.ranked(self.connection, text, wanted, self.matching(tree), self.settings.tokenizer)
+        allowed = None if tree is None and self.sees_everything else self.matching(tree)
+        return lexical.ranked(self.connection, text, wanted, allowed, self.settings.tokenizer)
 
     def hits(self, rankings: Sequence[Ranking], *, include_vectors: bool = False) -> list[list[Hit]]:
         """Read the rows of several rankings, each row once; every hit has metadata of its own."""
@@ -68,7 +172,7 @@ class Snapshot:
 
     def vectors_of(self, ids: Sequence[str]) -> Vectors:
         """Decode the vectors of ids; raises MissingRowError if one is missing."""
-        found = rows.by_ids(self.connection, ids)
+        found = self.by_ids(ids)
         missing = [key for key in ids if key not in found]
         if missing:
             raise MissingRowError(
@@ -81,6 +185,35 @@ class Snapshot:
         """The vectors as the finest tier keeps them."""
         return FinestVectors(self.connection, self.settings, self.codec)
 
+    def _read(self, row_ids: Iterable[int]) -> Iterator[tuple[int, Row]]:
+        for chunk in rows.chunks(row_ids, ROWS_AT_ONCE):
+            stored = rows.by_row_ids(self.connection, chunk)
+            yield from ((row_id, rows.decoded(stored[row_id])) for row_id in chunk)
+
+    def _matcher(self, after: int) -> Matcher:
+        live = self.live - BitMap64(range(after + 1)) if after else self.live
+        return Matcher(
+            self.connection,
+            self.state,
+            self.known.columns,
+            live,
+            live & self.visible() if after else self.visible(),
+            self.owners,
+            after,
+        )
+
+    def _remembered(self, key: str, find: Callable[[int], BitMap64]) -> BitMap64:
+        """Find rows, all of them or only those that came since they were last found."""
+        known = self.known.matches.get(key, self.state.version)
+        if known is None:
+            found = find(0)
+        elif known.last_row_id == self.state.next_row_id - 1:
+            return known.found
+        else:
+            found = known.found | find(known.last_row_id)
+        self.known.matches.put(key, found, self.state)
+        return found
+
 
 @dataclass(frozen=True)
 class SearchableSnapshot(Snapshot):
@@ -90,21 +223,43 @@ class SearchableSnapshot(Snapshot):
 
     def nearest(self, queries: Queries, k: int, tree: Filter | None, candidates: int | None) -> list[Ranking]:
         """Find the k rows with the highest cosine or inner product for each of (q, dim) queries."""
-        allowed = self.matching(tree)
-        allowed_ids = None if allowed is None else np.asarray(allowed.to_array(), dtype=np.uint64).astype(np.int64)
         tier = self.finest.tier
         adds = tier is not None and tier.adds_to_scores
         wanted = candidates or max(self.settings.candidates or FEWEST_CANDIDATES, CANDIDATES_PER_HIT * k)
         fetched = min(max(k, wanted) if tier and k else k, self.state.row_count)
+        with self.steps.timed("filter"):
+            selection = self._selected(tree)
         found: list[Ranking] = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = queries[start : start + QUERIES_AT_ONCE]
-            scores, row_ids = self.view.search(part, fetched, allowed_ids, rough=tier is not None and not adds)
+            with self.steps.timed("scan"):
+                scores, row_ids = self.view.search(part, fetched, selection, rough=tier is not None and not adds)
             if tier is None:
                 found += self._as_estimated(scores, row_ids)
             else:
-                found += self._reranked(part, row_ids, k, scores if adds else None)
+                with self.steps.timed("re-rank"):
+                    found += self._reranked(part, row_ids, k, scores if adds else None)
+        self.steps.told(candidates=fetched if tier else 0)
         return found
+
+    def _selected(self, tree: Filter | None) -> Selection:
+        """Plan a search: which rows it is among, and how they are found among the codes."""
+        if tree is None and self.sees_everything:
+            selection, matching = EVERY_ROW, self.state.row_count
+        elif tree is None and self.tenant is not None and not self.shared:
+            selection = Selection(owners=(self.tenant,))
+            matching = len(self.own) if self.steps.wanted else 0
+        else:
+            found = self.matching(tree)
+            matching = len(found)
+            selection = Selection(array_of(found), None if self.sees_everything else self.owners)
+        if self.steps.wanted:
+            visible = len(self.visible())
+            scanned = self.view.scanned(selection)
+            self.steps.told(
+                plan=plan_of(selection, visible, matching, scanned), rows=visible, matches=matching, scanned=scanned
+            )
+        return selection
 
     def diverse(self, query: Vector, k: int, fetch_k: int, lambda_mult: float, tree: Filter | None) -> Ranking:
         """Choose k of the ``fetch_k`` nearest by maximal marginal relevance."""

@@ -45,11 +45,13 @@ class State(NamedTuple):
     row_count: int
     next_row_id: int
     removals_forgotten: int
+    sharing: int
+    tenant_count: int
 
 
 def read_state(connection: Connection) -> State:
     """Read where the collection stands, as this transaction sees it."""
-    row = connection.execute("SELECT version, generation, row_count, next_row_id, removals_forgotten FROM state").fetchone()
+    row = connection.execute(f"SELECT {', '.join(State._fields)} FROM state").fetchone()
     if row is None:
         raise errors.DamagedFileError("the collection's state row is missing: restore the file from a backup")
     return State(*row)

@@ -19,6 +19,7 @@ from rarebit.compressors.vectors.choosing import choose
 from rarebit.compressors.vectors.exact import Exact
 from rarebit.compressors.vectors.fine_tier import FineTier
 from rarebit.errors import CodecError
+from rarebit.retrievers.collection import checksums, rows
 from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection.finest import FinestVectors
 from rarebit.retrievers.collection.settings import Settings
@@ -136,13 +137,13 @@ def write_codes(connection: Connection, tables: tuple[str, str], row_ids: list[i
     """Write codes and fine codes into two tables; what is there under the row ids is replaced."""
     for table, of_table in zip(tables, codes, strict=True):
         if of_table is not None:
-            pairs = zip(row_ids, map(bytes, of_table), strict=True)
-            connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", pairs)
+            rows.rewrite_codes(connection, table, row_ids, of_table)
 
 
 def take_over(connection: Connection, settings: Settings, codec: SearchableCodec) -> None:
     """Make a codec that of the collection, once every row is encoded in it."""
-    described = (1, codec.name, json.dumps(codec.config), codec.learned())
-    connection.execute("INSERT OR REPLACE INTO codec VALUES (?, ?, ?, ?)", described)
+    described = (codec.name, json.dumps(codec.config), codec.learned())
+    checksum = checksums.of_parts(*described)
+    connection.execute("INSERT OR REPLACE INTO codec VALUES (1, ?, ?, ?, ?)", (*described, checksum))
     settings_.save(connection, settings)
     connection.execute("UPDATE state SET generation = generation + 1")

@@ -41,12 +41,13 @@ VectorsLike: TypeAlias = npt.ArrayLike
 """What users may pass for vectors: anything that numpy makes a matrix of numbers from."""
 
 
-def as_vectors(given: VectorsLike, *, dim: int | None = None) -> Vectors:
+def as_vectors(given: VectorsLike, *, dim: int | None = None, first: int = 0) -> Vectors:
     """Turn what was passed into a C-contiguous float32 matrix, or say why it cannot be one.
 
     Args:
         given: (n, dim) numbers; an empty sequence gives a (0, dim) matrix.
         dim: the dimension wanted; ``None`` accepts any.
+        first: number of the first vector in messages, where they are part of more.
 
     Raises:
         VectorError: not numbers, ragged, not two-dimensional, NaN, infinite, or beyond float32.
@@ -60,7 +61,7 @@ def as_vectors(given: VectorsLike, *, dim: int | None = None) -> Vectors:
             f"got an array of shape {matrix.shape}, wanted a matrix of shape (n, dimension): "
             "pass one row a vector, also for a single one"
         )
-    return _checked(matrix, dim)
+    return _checked(matrix, dim, first)
 
 
 def as_vector(given: VectorsLike, *, dim: int | None = None) -> Vector:
@@ -94,7 +95,7 @@ def _as_float32(given: VectorsLike) -> npt.NDArray[np.float32]:
         ) from error
 
 
-def _checked(matrix: npt.NDArray[np.float32], dim: int | None) -> Vectors:
+def _checked(matrix: npt.NDArray[np.float32], dim: int | None, first: int = 0) -> Vectors:
     if matrix.shape[1] == 0 or (dim is not None and matrix.shape[1] != dim):
         wanted = "at least 1" if dim is None else dim
         raise DimensionError(
@@ -105,8 +106,8 @@ def _checked(matrix: npt.NDArray[np.float32], dim: int | None) -> Vectors:
     if not finite.all():
         bad = np.flatnonzero(~finite)
         raise VectorError(
-            f"{len(bad)} of {len(matrix)} vectors hold NaN, infinity or numbers beyond float32 (first: number {bad[0]}), "
-            "wanted finite numbers: look at the texts or the model that gave them"
+            f"{len(bad)} of {len(matrix)} vectors hold NaN, infinity or numbers beyond float32 "
+            f"(first: number {first + bad[0]}), wanted finite numbers: look at the texts or the model that gave them"
         )
     if np.abs(matrix).max(initial=0) > LARGEST:
         raise VectorError(

@@ -151,7 +151,7 @@ def test_the_ledger_counts_what_was_found() -> None:
 
 
 def test_the_ledger_tells_what_was_chosen_and_measured() -> None:
-    with Collection.open(memory_per_vector=12) as collection:
+    with Collection.open(memory_per_vector=16) as collection:
         collection.add(unit_vectors(200))
         assert ledger.choice_rows(collection.stats()) == []
         stats = collection.recompress()

@@ -106,7 +106,7 @@ def test_to_dict_is_enough_to_open_it_again(tmp_path: Path):
 
 
 def test_a_codec_is_chosen_for_a_budget_and_named_when_it_is_opened_again(tmp_path: Path):
-    store = RarebitVectorStore(tmp_path / "c.rarebit", memory_per_vector=12, training_minimum=300)
+    store = RarebitVectorStore(tmp_path / "c.rarebit", memory_per_vector=16, training_minimum=300)
     vectors = np.random.default_rng(0).standard_normal((400, 64)) * np.linspace(2, 0.1, 64)
     store.add([TextNode(id_=f"{place}", text="", embedding=vector.tolist()) for place, vector in enumerate(vectors)])
     stats = store.client.stats()
@@ -117,7 +117,7 @@ def test_a_codec_is_chosen_for_a_budget_and_named_when_it_is_opened_again(tmp_pa
     assert found.ids == ["7"]
     again = RarebitVectorStore.from_dict(store.to_dict())
     assert again.client.stats().choice == stats.choice
-    assert again.memory_per_vector == 12
+    assert again.memory_per_vector == 16
 
 
 def test_a_description_from_before_another_codec_still_opens_the_file(tmp_path: Path):

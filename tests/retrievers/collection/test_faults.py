@@ -18,6 +18,7 @@ from support.vectors import clustered
 
 from rarebit import Collection
 from rarebit.errors import CollectionError, DamagedFileError, FormatVersionError, LockedError, StorageFullError
+from rarebit.retrievers.collection.checksums import of_parts
 
 KILLS = 50
 
@@ -145,13 +146,17 @@ def test_content_that_contradicts_itself_is_refused(tmp_path: Path, damage: str)
 
 @pytest.mark.parametrize(
     "newer",
-    ["UPDATE codec SET name = 'other'", "INSERT INTO settings VALUES ('new_setting', '1')"],
+    [
+        "UPDATE codec SET name = 'other', checksum = checksum_of('other', config, learned)",
+        "INSERT INTO settings VALUES ('new_setting', '1', checksum_of('new_setting', '1'))",
+    ],
 )
 def test_what_a_newer_version_wrote_is_no_damage(tmp_path: Path, newer: str) -> None:
     path = tmp_path / "c.rarebit"
     with Collection.open(path) as collection:
         collection.add(clustered(1200))
     with sqlite3.connect(path) as raw:
+        raw.create_function("checksum_of", -1, of_parts)
         raw.execute(newer)
     raw.close()
     with pytest.raises(FormatVersionError, match="upgrade rarebit"):

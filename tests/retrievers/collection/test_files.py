@@ -12,6 +12,7 @@ from support.vectors import clustered
 from rarebit import Collection, Compare, Row
 from rarebit.errors import CollectionNotFoundError, InputError
 from rarebit.retrievers.collection import And, Ids, Where
+from rarebit.retrievers.collection.checksums import CHECKSUM_BYTES
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -25,25 +26,25 @@ def collection(request: pytest.FixtureRequest, tmp_path: Path) -> Collection:
 def test_every_byte_is_counted(collection: Collection) -> None:
     stats = collection.stats()
     assert (stats.count, stats.dim, stats.trained) == (2000, 64, True)
-    blocks_of_64, parts, table = 32 * 64, 14, 16 * 16 * 4
+    blocks_of_64, parts, table, places, one_tenant = 32 * 64, 14, 16 * 16 * 4, 8, 3 * 8
     codec = collection._engine.index._view.codec  # type: ignore[union-attr]
     assert stats.memory == {
-        "codes": blocks_of_64 * 7 + 2000 + parts * table,
-        "row_ids": 2000 * 4,
-        "bitmaps": 0,
+        "codes": blocks_of_64 * 7 + 2000 + 2000 * places + parts * table,
+        "row_ids": one_tenant,
+        "filters": 0,
         "codec": codec.state_bytes,  # type: ignore[union-attr]
         "database": 0 if collection.path else collection._engine.storage.file_bytes(),
     }
     assert stats.memory_per_vector == pytest.approx(sum(stats.memory.values()) / 2000)
-    assert stats.disk["codes"] == 2000 * 8
-    assert stats.disk["fine"] == 2000 * 68
+    assert stats.disk["codes"] == 2000 * (8 + CHECKSUM_BYTES)
+    assert stats.disk["fine"] == 2000 * (68 + CHECKSUM_BYTES)
     assert stats.disk["text"] == 2000 * len("text")
     assert stats.disk["ids"] == sum(len(str(number)) for number in range(2000))
     assert stats.disk["metadata"] == 2000 * len('{"n":1}')
     assert stats.disk["file"] > sum(size for part, size in stats.disk.items() if part != "file")
     assert stats.float32_per_vector == 256
     collection.search(np.ones(64), filter=Compare("n", "eq", 3))
-    assert collection.stats().memory["bitmaps"] > 0
+    assert collection.stats().memory["filters"] > 0
 
 
 def test_the_codes_in_memory_are_what_the_scanners_hold(collection: Collection) -> None:

@@ -58,7 +58,13 @@ def test_a_child_does_not_wait_for_locks_of_threads_it_does_not_have(searched: C
     engine = searched._engine
 
     def hold() -> None:
-        with engine.storage.write(), engine.index.lock, engine.remembered._lock, engine.storage._idle_lock:
+        with (
+            engine.storage.write(),
+            engine.index.lock,
+            engine.known.matches._lock,
+            engine.known.columns._lock,
+            engine.storage._idle_lock,
+        ):
             held.set()
             done.wait(2 * SECONDS)
 

@@ -56,7 +56,7 @@ def test_settings_are_kept_and_cannot_be_changed(path: Path) -> None:
         {"codec": "pq"},
         {"codec": "int8"},
         {"codec": "pca16"},
-        {"memory_per_vector": 5},
+        {"memory_per_vector": 9},
         {"target_recall": 1.5},
         {"codec": "sq8", "memory_per_vector": 48},
         {"fine": "int3"},

@@ -16,6 +16,7 @@ from support.vectors import clustered, exact_ids
 from rarebit import Collection
 from rarebit.errors import CodecError, CollectionError, FingerprintError, InputError, ReadOnlyError, SettingsError
 from rarebit.retrievers.collection import training
+from rarebit.retrievers.collection.checksums import CHECKSUM_BYTES
 from rarebit.retrievers.collection.code_index import View
 from rarebit.retrievers.collection.recompression import Recompression
 
@@ -40,7 +41,12 @@ def test_another_codec_finds_the_same_rows(tmp_path: Path, in_file: bool) -> Non
     collection, vectors = filled(tmp_path / "c.rarebit" if in_file else None)
     before = {row.id: row.text for row in collection}
     stats = collection.recompress(codec="sq8")
-    assert (stats.codec, stats.trained, stats.disk["codes"], stats.disk["fine"]) == ("sq8", True, COUNT * 64, COUNT * 68)
+    assert (stats.codec, stats.trained, stats.disk["codes"], stats.disk["fine"]) == (
+        "sq8",
+        True,
+        COUNT * (64 + CHECKSUM_BYTES),
+        COUNT * (68 + CHECKSUM_BYTES),
+    )
     assert {row.id: row.text for row in collection} == before
     assert recall(collection, vectors, clustered(30, seed=1)) > 0.98
     collection.add(clustered(10, seed=5), ids=[f"new {number}" for number in range(10)])
@@ -69,24 +75,24 @@ def test_others_who_have_it_open_follow(tmp_path: Path) -> None:
 
 def test_fine_tiers_change_too() -> None:
     collection, vectors = filled(fine="float32")
-    assert collection.recompress(fine="int4").disk["fine"] == COUNT * (32 + 4)
+    assert collection.recompress(fine="int4").disk["fine"] == COUNT * (32 + 4 + CHECKSUM_BYTES)
     assert recall(collection, vectors, clustered(30, seed=1)) > 0.8
-    assert collection.recompress(codec="trellis4").disk["fine"] == COUNT * 36
+    assert collection.recompress(codec="trellis4").disk["fine"] == COUNT * (36 + CHECKSUM_BYTES)
     assert collection.recompress(codec="float16").disk["fine"] == 0, "half floats need none"
-    assert collection.recompress(codec="trellis").disk["fine"] == COUNT * 68
+    assert collection.recompress(codec="trellis").disk["fine"] == COUNT * (68 + CHECKSUM_BYTES)
     assert collection.recompress(fine="none").disk["fine"] == 0
     with pytest.raises(SettingsError, match="keeps no fine tier"):
         collection.recompress(codec="sq8")
 
 
 def test_a_budget_is_kept_and_what_was_measured_is_told() -> None:
-    collection, vectors = filled(memory_per_vector=12)
+    collection, vectors = filled(memory_per_vector=16)
     stats = collection.stats()
     assert stats.choice is not None
     chosen, measured = stats.choice["chosen"], stats.choice["measured"]
     assert stats.codec == chosen["codec"]
     assert chosen["code_size"] <= 8
-    assert stats.disk["codes"] == COUNT * chosen["code_size"]
+    assert stats.disk["codes"] == COUNT * (chosen["code_size"] + CHECKSUM_BYTES)
     assert {trial["codec"] for trial in measured} >= {"trellis8", "variance8", "pq8", "pca8,sq8"}
     assert chosen["recall_of_codes"] == max(trial["recall_of_codes"] for trial in measured)
     again = collection.recompress().choice  # of all rows now, and not of the first thousand
@@ -109,14 +115,14 @@ def test_a_target_is_reached_with_the_smallest_code() -> None:
 
 
 def test_asked_again_it_measures_again(tmp_path: Path) -> None:
-    collection, _ = filled(tmp_path / "c.rarebit", memory_per_vector=12)
+    collection, _ = filled(tmp_path / "c.rarebit", memory_per_vector=16)
     with pytest.raises(SettingsError, match="recompress"):
-        Collection.open(tmp_path / "c.rarebit", memory_per_vector=24)
-    stats = collection.recompress(memory_per_vector=24, queries=clustered(100, seed=1))
+        Collection.open(tmp_path / "c.rarebit", memory_per_vector=28)
+    stats = collection.recompress(memory_per_vector=28, queries=clustered(100, seed=1))
     assert stats.choice is not None
     assert stats.choice["queries"] == 100
     assert 8 < stats.choice["chosen"]["code_size"] <= 20
-    Collection.open(tmp_path / "c.rarebit", memory_per_vector=24).close()
+    Collection.open(tmp_path / "c.rarebit", memory_per_vector=28).close()
     assert collection.recompress(codec="variance8").choice is None
     assert collection.settings.memory_per_vector is None
 
@@ -180,7 +186,7 @@ def test_learning_that_fails_changes_nothing(tmp_path: Path) -> None:
         with pytest.raises((CodecError, InputError)):
             collection.recompress(**bad)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one or the other"):
-        collection.recompress(codec="sq8", memory_per_vector=10)
+        collection.recompress(codec="sq8", memory_per_vector=14)
     with pytest.raises(CodecError, match="no rows"):
         Collection.open(dim=3).recompress()
     assert collection.search(vectors[3], 1)[0].id == "3"
@@ -234,7 +240,7 @@ def test_killed_at_any_moment_it_is_the_old_code_or_the_new(tmp_path: Path, kill
         assert again.count() == COUNT
         assert again.stats().codec in {"trellis", "sq8"}
         assert recall(again, vectors, clustered(10, seed=1)) > 0.95
-        assert again.recompress(codec="sq4").disk["codes"] == COUNT * 32
+        assert again.recompress(codec="sq4").disk["codes"] == COUNT * (32 + CHECKSUM_BYTES)
     with sqlite3.connect(path) as raw:
         assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert not raw.execute("SELECT name FROM sqlite_master WHERE name LIKE 'new_%' OR name = 'recompression'").fetchall()
@@ -269,8 +275,8 @@ def test_searches_go_on_in_other_threads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("codec", ["float32", "float16"])
 def test_exact_codes_give_way_to_small_ones_with_a_fine_tier(codec: str) -> None:
     collection, _ = filled(codec=codec, count=300)
-    stats = collection.recompress(memory_per_vector=12)
-    assert (stats.fine, stats.disk["fine"]) == ("residual8", 300 * 68)
+    stats = collection.recompress(memory_per_vector=16)
+    assert (stats.fine, stats.disk["fine"]) == ("residual8", 300 * (68 + CHECKSUM_BYTES))
     assert collection.recompress(target_recall=0.9, fine="int4").fine != "none"
 
 
@@ -289,7 +295,7 @@ def test_vectors_stay_near_what_they_were_through_many_codes(fine: str) -> None:
         assert error() <= (2 * first * turn**0.5 if fine == "residual8" else first)
     assert collection.recompress(fine="float32").fine == "float32"
     assert np.abs(collection.vectors(["3"]) - vectors[[3]]).max() < 5e-3
-    assert collection.recompress(fine="residual4").disk["fine"] == 1500 * 36
+    assert collection.recompress(fine="residual4").disk["fine"] == 1500 * (36 + CHECKSUM_BYTES)
 
 
 def test_with_no_wish_everything_stays_as_it_is() -> None:
@@ -307,7 +313,7 @@ def test_opened_again_with_the_words_that_made_it(tmp_path: Path) -> None:
 
 
 def test_a_generous_budget_is_met_without_compression() -> None:
-    collection, vectors = filled(count=1200, memory_per_vector=2 * 64 + 4)
+    collection, vectors = filled(count=1200, memory_per_vector=2 * 64 + 8)
     assert (collection.stats().codec, collection.stats().fine) == ("float16", "none")
     assert recall(collection, vectors, clustered(20, seed=1)) > 0.98
 
@@ -343,14 +349,14 @@ def test_a_run_that_fails_gives_its_space_back(monkeypatch: pytest.MonkeyPatch, 
 
 def test_the_choice_says_what_it_was_measured_against() -> None:
     collection, _ = filled(count=1200)
-    choice = collection.recompress(memory_per_vector=12, queries=[]).choice
+    choice = collection.recompress(memory_per_vector=16, queries=[]).choice
     assert choice is not None
     assert choice["reason"].endswith("measured against the vectors as residual8 keeps them")
 
 
 def test_the_number_of_candidates_that_was_measured_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     collection, vectors = filled(count=1500, codec="pq2")
-    collection.recompress(memory_per_vector=6, target_recall=0.999)
+    collection.recompress(memory_per_vector=10, target_recall=0.999)
     measured = collection.settings.candidates
     assert measured is not None
     assert measured > 100

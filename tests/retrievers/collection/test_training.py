@@ -45,7 +45,7 @@ def test_at_the_minimum_it_is_trained_once() -> None:
     collection.add(clustered(1, seed=5), ids=["last"])
     stats = collection.stats()
     assert stats.trained
-    assert stats.memory["codes"] == 1024 * 8 + 14 * 16 * 16 * 4
+    assert stats.memory["codes"] == 1024 * 8 + 1024 * 8 + 14 * 16 * 16 * 4
     generation = collection._engine.index._view.state.generation  # type: ignore[union-attr]
     collection.add(clustered(3000, seed=6))
     collection.search(vectors[0])

@@ -1,0 +1,79 @@
+"""Checksums of what the file holds, so that a flipped bit is an error and not an answer.
+
+A row's is the CRC-32 of its number, its tenant and its strings. A code's stands in its last four bytes and can be checked for
+many codes at once: a weighted sum of its words modulo 2^32, in which every weight is odd, so that no single flipped bit leaves
+the sum as it was; the row's number is a word of its own, so that a code cannot pass for another row's.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import UInt8, UInt32
+
+from rarebit.arrays import Codes, RowIds
+from rarebit.errors import DamagedFileError
+
+CHECKSUM_BYTES: Final = 4
+
+Sums: TypeAlias = UInt32[npt.NDArray[np.uint32], "n"]
+Stored: TypeAlias = UInt8[npt.NDArray[np.uint8], "n stored_size"]
+"""Codes with their checksums."""
+
+
+def of_parts(*parts: str | int | bytes) -> int:
+    """Give the CRC-32 of strings, numbers and bytes, in this order."""
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part if isinstance(part, bytes) else f"{part}\0".encode(), checksum)
+    return checksum
+
+
+def of_row(row_id: int, tenant: int, key: str, metadata: str, text: str) -> int:
+    """Give the CRC-32 of a row."""
+    return zlib.crc32(f"{row_id} {tenant} {key}\0{metadata}\0{text}".encode())
+
+
+def with_checksums(row_ids: RowIds, codes: Codes) -> Stored:
+    """Append its checksum to each of (n, size) codes: (n, size + 4)."""
+    sums = _sums(row_ids, codes).astype("<u4", copy=False)[:, np.newaxis].view(np.uint8)
+    joined: Stored = np.concatenate([codes, sums], axis=1)
+    return joined
+
+
+def without_checksums(row_ids: RowIds, stored: Stored, what: str) -> Codes:
+    """Check what :func:`with_checksums` gave, and cut the checksums off: (n, size).
+
+    Raises:
+        DamagedFileError: a code is not the one that was stored under its row id.
+    """
+    codes, kept = stored[:, :-CHECKSUM_BYTES], stored[:, -CHECKSUM_BYTES:]
+    wrong = np.flatnonzero(np.ascontiguousarray(kept).view("<u4")[:, 0] != _sums(row_ids, codes))
+    if len(wrong):
+        raise DamagedFileError(
+            f"{len(wrong)} {what} of the file are not what was stored (first: that of row {row_ids[wrong[0]]}): "
+            "restore the file from a backup"
+        )
+    return codes
+
+
+def _sums(row_ids: RowIds, codes: Codes) -> Sums:
+    count, size = codes.shape
+    padded = np.zeros((count, -(-size // 4) * 4), np.uint8)
+    padded[:, :size] = codes
+    weights = _weights(padded.shape[1] // 4 + 2)
+    sums: Sums = (padded.view("<u4") * weights[2:]).sum(axis=1, dtype=np.uint32)
+    low, high = (row_ids & 0xFFFFFFFF).astype(np.uint32), (row_ids >> 32).astype(np.uint32)
+    with_ids: Sums = sums + low * weights[0] + high * weights[1]
+    return with_ids
+
+
+@lru_cache
+def _weights(count: int) -> npt.NDArray[np.uint32]:
+    """Give odd numbers that look random, the same ones for ever."""
+    powers = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return ((powers >> np.uint64(32)) | np.uint64(1)).astype(np.uint32)

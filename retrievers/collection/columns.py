@@ -1,0 +1,321 @@
+"""Metadata fields in memory, one column a field, so that a comparison is a few passes over arrays and not a walk over rows.
+
+A column is read from the rows the first time that a filter asks for its field, and follows the commits from then on: nobody
+declares which fields matter. It only ever grows; rows that were deleted meanwhile are for the caller to leave out, which is why
+one column serves readers of several commits at once.
+
+Numbers are an array. Other values are kept once each, with a code a row, and compared once each by :meth:`Compare.holds`; a
+field of very many different strings keeps a hash of each instead. What is long is not kept, but read from the row again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from threading import Lock
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap64
+
+from rarebit.arrays import RowIds
+from rarebit.errors import DamagedFileError
+from rarebit.retrievers.collection.bitmaps import bitmap_of
+from rarebit.retrievers.collection.filters import RANGES, Compare, values_at
+from rarebit.retrievers.collection.storage import Connection, State
+
+Number = TypeVar("Number", bound=np.generic)
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+LONGEST = 256
+"""Characters of JSON of the longest value that a column keeps."""
+
+MOST_DIFFERENT = 65_536
+"""Different values that are kept; from there on strings are kept as hashes."""
+
+MOST_COLUMNS = 32
+"""Fields whose columns are kept, those used last."""
+
+ROWS_AT_ONCE = 8192
+EXACT = 2**53
+"""From here on not every whole number is a float."""
+
+
+class Column:
+    """The values of one field, of the rows up to some row id.
+
+    Args:
+        field: the metadata key or dotted path.
+    """
+
+    def __init__(self, field: str) -> None:
+        """Begin before the first row."""
+        self.field = field
+        self.lock = Lock()
+        self.last_row_id = 0
+        self._numbers = _Pairs(np.float64)
+        self._codes = _Pairs(np.uint32)
+        self._different: dict[str, int] = {}
+        self._hashes: _Pairs[np.int64] | None = None
+        self._elsewhere = _Pairs(np.bool_)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays, and about those of the different values."""
+        pairs: list[_Pairs[Any]] = [self._numbers, self._codes, self._elsewhere, *([self._hashes] if self._hashes else [])]
+        return sum(part.nbytes for part in pairs) + sum(100 + len(value) for value in self._different)
+
+    def __len__(self) -> int:
+        """Count the rows that have a value, deleted ones included."""
+        hashed = len(self._hashes) if self._hashes else 0
+        return len(self._numbers) + len(self._codes) + len(self._elsewhere) + hashed
+
+    def read_up_to(self, connection: Connection, next_row_id: int) -> None:
+        """Read the rows that came since; call with the lock held."""
+        sql = "SELECT row_id, metadata FROM rows WHERE row_id > ? AND row_id < ? ORDER BY row_id LIMIT ?"
+        while found := connection.execute(sql, (self.last_row_id, next_row_id, ROWS_AT_ONCE)).fetchall():
+            self._append(found)
+            self.last_row_id = found[-1][0]
+        self.last_row_id = max(self.last_row_id, next_row_id - 1)
+
+    def where(self, connection: Connection, compare: Compare, after: int) -> BitMap64:
+        """Find the rows beyond a row id that have the field, and whose value satisfies a comparison.
+
+        Rows that were deleted may be among those found. Call with the lock held.
+        """
+        found = bitmap_of(self._numbers.where(lambda numbers: _numbers_that_hold(compare, numbers), after))
+        found |= bitmap_of(self._codes.where(lambda codes: self._different_that_hold(compare)[codes], after))
+        if self._hashes is not None:
+            found |= self._hashed_that_hold(connection, compare, after)
+        elsewhere = self._elsewhere.where(lambda every: np.ones(len(every), np.bool_), after)
+        return found | self._read_again(connection, compare, elsewhere)
+
+    def _append(self, stored: Sequence[tuple[int, str]]) -> None:
+        """Take in some rows and their metadata, as JSON."""
+        numbers: list[tuple[int, float]] = []
+        codes: list[tuple[int, int]] = []
+        hashes: list[tuple[int, int]] = []
+        elsewhere: list[tuple[int, bool]] = []
+        for row_id, metadata in stored:
+            present = self._present(_decoded(metadata))
+            if not present:
+                continue
+            if len(present) > 1:
+                elsewhere.append((row_id, True))
+            elif _is_exact_number(present[0]):
+                numbers.append((row_id, float(present[0])))
+            elif self._hashes is not None and isinstance(present[0], str):
+                hashes.append((row_id, hash(present[0])))
+            elif (code := self._code_of(present[0])) is None:
+                elsewhere.append((row_id, True))
+            else:
+                codes.append((row_id, code))
+        self._numbers.extend(numbers)
+        self._codes.extend(codes)
+        self._elsewhere.extend(elsewhere)
+        if self._hashes is not None:
+            self._hashes.extend(hashes)
+        elif len(self._different) > MOST_DIFFERENT:
+            self._hash()
+
+    def _present(self, metadata: dict[str, Any]) -> list[Any]:
+        """Give what a row has under the field: one value, or several where a dotted path is ambiguous."""
+        if "." in self.field:
+            return list(values_at(metadata, self.field))
+        return [metadata[self.field]] if self.field in metadata else []
+
+    def _code_of(self, value: Any) -> int | None:
+        """Number a value among the different ones; None for one that is too long to keep."""
+        encoded = json.dumps(value, ensure_ascii=False)
+        return None if len(encoded) > LONGEST else self._different.setdefault(encoded, len(self._different))
+
+    def _hash(self) -> None:
+        """Keep hashes of strings from now on, and read what is no string again."""
+        decoded = [json.loads(value) for value in self._different]
+        is_text = np.array([isinstance(value, str) for value in decoded])
+        hashes = np.array([hash(value) if isinstance(value, str) else 0 for value in decoded], dtype=np.int64)
+        row_ids, codes = self._codes.row_ids, self._codes.values
+        texts = is_text[codes]
+        self._hashes = _Pairs(np.int64)
+        self._hashes.extend_arrays(row_ids[texts], hashes[codes[texts]])
+        kept = [(row_id, code) for row_id, code in zip(row_ids[~texts].tolist(), codes[~texts].tolist(), strict=True)]
+        values = list(self._different)
+        self._different, self._codes = {}, _Pairs(np.uint32)
+        self._codes.extend([(row_id, self._different.setdefault(values[code], len(self._different))) for row_id, code in kept])
+
+    def _different_that_hold(self, compare: Compare) -> Bools:
+        """Compare each different value once; one that is asked for as a whole is looked up."""
+        holds = np.zeros(len(self._different), dtype=np.bool_)
+        if compare.op in {"eq", "in"} and all(isinstance(value, str) for value in _wanted(compare)):
+            for value in _wanted(compare):
+                place = self._different.get(json.dumps(value, ensure_ascii=False))
+                if place is not None:
+                    holds[place] = True
+            return holds
+        for value, place in self._different.items():
+            holds[place] = compare.holds([json.loads(value)])
+        return holds
+
+    def _hashed_that_hold(self, connection: Connection, compare: Compare, after: int) -> BitMap64:
+        assert self._hashes is not None  # noqa: S101
+        if compare.op in {"eq", "in"}:
+            # Of 64 bits with a key of the process's own: two strings of one hash are not to be expected in a lifetime.
+            wanted = np.array([hash(value) for value in _wanted(compare) if isinstance(value, str)], dtype=np.int64)
+            return bitmap_of(self._hashes.where(lambda hashes: np.isin(hashes, wanted), after))
+        every = self._hashes.where(lambda hashes: np.ones(len(hashes), np.bool_), after)
+        return self._read_again(connection, compare, every)
+
+    def _read_again(self, connection: Connection, compare: Compare, row_ids: RowIds) -> BitMap64:
+        """Compare what the rows themselves hold."""
+        if compare.op == "exists":
+            return bitmap_of(row_ids) if compare.value else BitMap64()
+        found: list[int] = []
+        for start in range(0, len(row_ids), ROWS_AT_ONCE):
+            part = row_ids[start : start + ROWS_AT_ONCE]
+            wanted = set(part.tolist())
+            sql = "SELECT row_id, metadata FROM rows WHERE row_id BETWEEN ? AND ?"
+            for row_id, metadata in connection.execute(sql, (int(part[0]), int(part[-1]))):
+                if row_id in wanted and compare.holds(list(values_at(_decoded(metadata), self.field))):
+                    found.append(row_id)
+        return BitMap64(found)
+
+
+class Columns:
+    """The columns of the fields that filters have asked for."""
+
+    def __init__(self) -> None:
+        """Have none yet."""
+        self._lock = Lock()
+        self._columns: OrderedDict[str, Column] = OrderedDict()
+
+    def where(self, connection: Connection, state: State, compare: Compare, after: int) -> BitMap64:
+        """Find rows as :meth:`Column.where`, among those of the commit that the connection's transaction sees."""
+        column = self._of(compare.field, state)
+        with column.lock:
+            if column.last_row_id < state.next_row_id - 1:
+                column.read_up_to(connection, state.next_row_id)
+            return column.where(connection, compare, after)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        with self._lock:
+            return sum(column.nbytes for column in self._columns.values())
+
+    def drop(self) -> None:
+        """Forget every column, as where another file may stand under the name; or a lock may be held for ever, after a fork."""
+        self._lock = Lock()
+        self._columns = OrderedDict()
+
+    def _of(self, field: str, state: State) -> Column:
+        with self._lock:
+            column = self._columns.get(field)
+            # A column that is mostly of deleted rows is read anew.
+            if column is None or len(column) > 2 * state.row_count + ROWS_AT_ONCE:
+                column = self._columns[field] = Column(field)
+            self._columns.move_to_end(field)
+            if len(self._columns) > MOST_COLUMNS:
+                self._columns.popitem(last=False)
+            return column
+
+
+class _Pairs(Generic[Number]):
+    """Row ids, in order, and a value for each; room for some more is kept, so that few are copied when some are added."""
+
+    def __init__(self, dtype: type[Number]) -> None:
+        self._count = 0
+        self._row_ids = np.empty(0, np.int64)
+        self._values: npt.NDArray[Number] = np.empty(0, dtype)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def nbytes(self) -> int:
+        return self._row_ids.nbytes + self._values.nbytes
+
+    @property
+    def row_ids(self) -> RowIds:
+        return self._row_ids[: self._count]
+
+    @property
+    def values(self) -> npt.NDArray[Number]:
+        return self._values[: self._count]
+
+    def extend(self, pairs: Sequence[tuple[int, Any]]) -> None:
+        if pairs:
+            row_ids, values = zip(*pairs, strict=True)
+            self.extend_arrays(np.array(row_ids, dtype=np.int64), np.array(values, dtype=self._values.dtype))
+
+    def extend_arrays(self, row_ids: RowIds, values: npt.NDArray[Number]) -> None:
+        after = self._count + len(row_ids)
+        if after > len(self._row_ids):
+            room = after + after // 8
+            self._row_ids, self._values = _enlarged(self._row_ids, room), _enlarged(self._values, room)
+        self._row_ids[self._count : after], self._values[self._count : after] = row_ids, values
+        self._count = after
+
+    def where(self, holds: Any, after: int) -> RowIds:
+        """Give the row ids beyond ``after`` of the values for which a function of all of them is true."""
+        first = int(np.searchsorted(self.row_ids, after, side="right")) if after else 0
+        found: RowIds = self.row_ids[first:][holds(self.values[first:])]
+        return found
+
+
+def _enlarged(array: npt.NDArray[Any], room: int) -> npt.NDArray[Any]:
+    larger = np.empty(room, array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+def _wanted(compare: Compare) -> Iterable[Any]:
+    return compare.value if compare.op == "in" else (compare.value,)
+
+
+def _is_exact_number(value: Any) -> bool:
+    """Whether a JSON value is a number that a float holds; booleans are kept as what they are, though they compare alike."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and -EXACT < value < EXACT
+
+
+def _numbers_that_hold(compare: Compare, numbers: npt.NDArray[np.float64]) -> Bools:
+    """Compare many numbers at once, as Python compares them one by one: exactly."""
+    if compare.op in {"eq", "in"}:
+        wanted = [float(value) for value in _wanted(compare) if isinstance(value, int | float) and _as_float(value) == value]
+        holds: Bools = np.isin(numbers, wanted)
+        return holds
+    if compare.op in RANGES and isinstance(compare.value, int | float):
+        return _in_range(compare.op, compare.value, numbers)
+    constant = compare.holds([0.5])  # the operators of texts and lists, ranges of strings, and those that ask for a value
+    return np.full(len(numbers), constant, dtype=np.bool_)
+
+
+def _in_range(op: str, bound: float, numbers: npt.NDArray[np.float64]) -> Bools:
+    """Compare with a bound that may be a whole number between two floats."""
+    nearest = _as_float(bound)
+    if nearest != bound:
+        # No float lies between the two, so the side on which the nearest float lies decides whether it belongs.
+        op = {"g": "gt" if nearest < bound else "gte", "l": "lte" if nearest < bound else "lt"}[op[0]]
+    compared: Any = RANGES[op](numbers, nearest)
+    return np.asarray(compared, dtype=np.bool_)
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _decoded(stored: str) -> dict[str, Any]:
+    try:
+        decoded = json.loads(stored)
+        if not isinstance(decoded, dict):
+            raise TypeError(f"it is a {type(decoded).__name__}")  # noqa: TRY301
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedFileError(f"the metadata in the file is no JSON object ({error}): restore it from a backup") from error
+    return decoded

@@ -1,0 +1,195 @@
+"""Adding, reading and deleting rows, as the collection itself and as one of its tenants."""
+
+# ruff: noqa: A002 -- `filter` is the word of both frameworks
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from rarebit.arrays import Vectors, VectorsLike
+from rarebit.errors import InputError
+from rarebit.retrievers.collection import rows, tenants
+from rarebit.retrievers.collection.arguments import as_count, as_ids
+from rarebit.retrievers.collection.engine import Engine
+from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter, matches, matches_everything
+from rarebit.retrievers.collection.ingest import Batch, Writer
+from rarebit.retrievers.collection.records import Row
+from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
+from rarebit.retrievers.collection.storage import Connection
+
+BATCH_ROWS = 1024
+
+
+class RowOperations:
+    """The half of :class:`rarebit.Collection` and of its tenants that has to do with single rows."""
+
+    _engine: Engine
+    _tenant: str | None
+
+    @property
+    def path(self) -> Path | None:
+        """The file, or None for a collection in memory."""
+        return self._engine.storage.path
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the collection refuses to write."""
+        return self._engine.storage.read_only
+
+    @property
+    def settings(self) -> Settings:
+        """What the collection was made with, and what was chosen since."""
+        return self._engine.refresh()
+
+    def add(
+        self,
+        vectors: VectorsLike,
+        texts: Sequence[str] | None = None,
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Sequence[str] | None = None,
+        *,
+        batch_size: int = BATCH_ROWS,
+        progress: bool = False,
+    ) -> list[str]:
+        """Add rows; a row whose id exists already is replaced. All rows are kept, or none.
+
+        Args:
+            vectors: (n, dim) numbers. A numpy array, also one that is mapped from a file, is read batch by batch.
+            texts: n passages; empty if left out.
+            metadatas: n dictionaries of JSON values, or None.
+            ids: n strings, each once; random ones if left out.
+            batch_size: rows encoded and written at once.
+            progress: show a progress bar.
+
+        Returns:
+            The ids, in the order of the vectors.
+
+        Raises:
+            InputError: and its kinds, for vectors, ids or metadata that cannot be kept; the collection is unchanged.
+        """
+        batch_size = as_count("batch_size", batch_size, least=1)
+        batch = Batch.of(vectors, texts, metadatas, ids, self._engine.settings)
+        if not batch.ids:
+            return []
+        batch.check_unique()
+        with self._engine.write() as connection:
+            settings = self._engine.fixed_dimension(connection, batch.dim)
+            writer = Writer(connection, settings, self._number_for(connection))
+            with tqdm(total=len(batch.ids), desc="adding", unit="row", disable=not progress) as bar:
+                for count in writer.write(batch.parts(batch_size)):
+                    bar.update(count)
+        self._engine.refresh()
+        return list(batch.ids)
+
+    def check_fingerprint(self, fingerprint: EmbeddingFingerprint | str) -> None:
+        """Check that a model is the one that filled the collection; what was unknown about that one is filled in.
+
+        Raises:
+            FingerprintError: it is another model.
+        """
+        self._engine.check_fingerprint(EmbeddingFingerprint.of(fingerprint))
+
+    def get(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> list[Row]:
+        """Read rows by their ids, in that order, leaving out the missing; or all that match a filter; or both at once."""
+        tree = as_filter(filter)
+        if ids is None:
+            with self._engine.snapshot(self._tenant) as snapshot:
+                return snapshot.rows(snapshot.matching(tree))
+        wanted = as_ids(ids)
+        with self._engine.snapshot(self._tenant) as snapshot:
+            found = snapshot.by_ids(wanted)
+            allowed = None if tree is None else snapshot.matching(tree)
+            return [found[key][1] for key in wanted if key in found and (allowed is None or found[key][0] in allowed)]
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """Give the vectors of ids: (n, dim) float32, in that order, decoded from the finest tier that is kept.
+
+        Under cosine they have length 1, whatever the length of the vectors that were added.
+
+        Raises:
+            MissingRowError: an id is not in the collection.
+        """
+        with self._engine.snapshot(self._tenant) as snapshot:
+            return snapshot.vectors_of(as_ids(ids))
+
+    def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> int:
+        """Delete rows by ids, by a filter, or those of the ids that match it; returns how many there were.
+
+        Missing ids are no error. With neither, InputError: use :meth:`delete_all`.
+        """
+        tree = as_filter(filter)
+        if ids is None and (tree is None or matches_everything(tree)):
+            raise InputError(
+                "got neither ids nor a filter that says anything, wanted at least one: to delete every row call delete_all()"
+            )
+        by_id = [] if ids is None else [Ids(tuple(as_ids(ids)))]
+        by_filter = [] if tree is None else [tree]
+        return self._delete(And(*by_id, *by_filter))
+
+    def delete_all(self) -> int:
+        """Delete every row; settings stay. Returns how many there were.
+
+        With the last row of a file goes the codec that was trained.
+        """
+        return self._delete(None)
+
+    def count(self, filter: Filter | None = None) -> int:
+        """Count the rows, or those that match a filter."""
+        tree = as_filter(filter)
+        with self._engine.snapshot(self._tenant) as snapshot:
+            if tree is None and snapshot.sees_everything:
+                return snapshot.state.row_count
+            return len(snapshot.matching(tree))
+
+    def iterate(self, filter: Filter | None = None, *, batch_size: int = BATCH_ROWS) -> Iterator[Row]:
+        """Give every row, or those that match a filter, in the order of insertion; memory does not grow with the collection.
+
+        Each batch is read from the newest commit, so rows written meanwhile may or may not be given; none is given twice
+        under one id unless it is replaced meanwhile.
+        """
+        batch_size, tree = as_count("batch_size", batch_size, least=1), as_filter(filter)
+        last = 0
+        while True:
+            with self._engine.snapshot(self._tenant) as snapshot:
+                found = snapshot.after(last, batch_size)
+            if not found:
+                return
+            last = found[-1][0]
+            yield from (row for _, row in found if tree is None or matches(tree, row))
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return self.count()
+
+    def __bool__(self) -> bool:
+        """Be true also when empty, so that ``collection or default`` does what it looks like."""
+        return True
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a row has this id."""
+        if not isinstance(key, str):
+            return False
+        with self._engine.snapshot(self._tenant) as snapshot:
+            return bool(snapshot.by_ids([key]))
+
+    def __iter__(self) -> Iterator[Row]:
+        """Give every row, in the order of insertion."""
+        return self.iterate()
+
+    def _delete(self, tree: Filter | None) -> int:
+        """Delete own rows, and hide shared ones."""
+        with self._engine.write() as connection:
+            snapshot = self._engine.snapshot_in(connection, self._tenant)
+            if tree is None and len(snapshot.own) == snapshot.state.row_count:
+                return rows.delete_all(connection)
+            found = snapshot.matching(tree)
+            deleted = rows.delete(connection, list(found & snapshot.own))
+            of_collection = list(found - snapshot.own)
+            return deleted + (tenants.hide(connection, self._number_for(connection), of_collection) if of_collection else 0)
+
+    def _number_for(self, connection: Connection) -> int:
+        return tenants.OWN if self._tenant is None else tenants.number_for(connection, self._tenant)

@@ -1,0 +1,132 @@
+"""Tenants: their numbers, their own rows, and the rows of the collection that they share.
+
+Every row belongs to one tenant, 0 being the collection itself, and ids are each tenant's own. Rows of the collection can be
+shared with some tenants or with every one; they are stored once. A tenant that replaces or deletes a shared row no longer sees
+it, and nobody else notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from pyroaring import BitMap64
+
+from rarebit.errors import DamagedFileError, InputError
+from rarebit.retrievers.collection import checksums, rows
+from rarebit.retrievers.collection.storage import Connection
+
+OWN: Final = 0
+"""The collection itself, as the owner of rows."""
+
+EVERYONE: Final = 0
+"""Every tenant, as the one with whom rows are shared."""
+
+LONGEST_NAME = 1024
+
+
+def checked_name(name: str) -> str:
+    """Check the name of a tenant.
+
+    Raises:
+        InputError: it is no string, empty, very long, or no valid Unicode.
+    """
+    if not isinstance(name, str) or not name or len(name) > LONGEST_NAME:
+        raise InputError(f"got {name!r:.100} as the name of a tenant, wanted a string of 1 to {LONGEST_NAME} characters")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the tenant's name {name!r} is not valid Unicode ({error})") from error
+    return name
+
+
+def number_of(connection: Connection, name: str) -> int | None:
+    """Look up a tenant's number; None for one that has never had a row of its own or shared one."""
+    found = connection.execute("SELECT number FROM tenants WHERE name = ?", (name,)).fetchone()
+    return None if found is None else int(found[0])
+
+
+def number_for(connection: Connection, name: str) -> int:
+    """Look up a tenant's number, or give it one."""
+    number = number_of(connection, name)
+    if number is None:
+        number = connection.execute("INSERT INTO tenants (name) VALUES (?) RETURNING number", (name,)).fetchone()[0]
+        connection.execute("UPDATE state SET tenant_count = tenant_count + 1")
+    return number
+
+
+def names(connection: Connection) -> list[str]:
+    """Name every tenant that there is, in the order in which they came."""
+    return [name for (name,) in connection.execute("SELECT name FROM tenants ORDER BY number")]
+
+
+def own_rows(connection: Connection, tenant: int, after: int = 0) -> BitMap64:
+    """Find the rows that belong to a tenant, those beyond a row id."""
+    if after:
+        found = connection.execute("SELECT row_id FROM codes WHERE row_id > ? AND tenant = ?", (after, tenant))
+    else:
+        found = connection.execute("SELECT row_id FROM rows WHERE tenant = ?", (tenant,))
+    return BitMap64([row_id for (row_id,) in found])
+
+
+def shared_rows(connection: Connection, tenant: int | None, with_everyone: BitMap64) -> BitMap64:
+    """Find the rows of the collection that a tenant sees, given those that are shared with everyone."""
+    if tenant is None:
+        return with_everyone
+    seen, hidden = _told(connection, tenant)
+    return (with_everyone | seen) - hidden if seen or hidden else with_everyone
+
+
+def shared_with_everyone(connection: Connection) -> BitMap64:
+    """Find the rows that every tenant sees that has not hidden them."""
+    return _told(connection, EVERYONE)[0]
+
+
+def share(connection: Connection, row_ids: Iterable[int], tenant: int, *, seen: bool) -> None:
+    """Say that a tenant, or everyone, sees rows of the collection, or does not."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO shared VALUES (?, ?, ?, ?)",
+        ((tenant, row_id, int(seen), checksums.of_parts(tenant, row_id, int(seen))) for row_id in row_ids),
+    )
+    connection.execute("UPDATE state SET sharing = sharing + 1")
+
+
+def share_with_everyone(connection: Connection, row_ids: BitMap64, *, seen: bool) -> None:
+    """Share rows with every tenant, also with those from whom they were hidden; or take them back from every one."""
+    connection.executemany("DELETE FROM shared WHERE row_id = ?", ((row_id,) for row_id in row_ids))
+    share(connection, row_ids if seen else (), EVERYONE, seen=seen)
+
+
+def forget(connection: Connection, tenant: int) -> None:
+    """Remove a tenant's name, and what was shared with it; its number is not used again."""
+    connection.execute("DELETE FROM shared WHERE tenant = ?", (tenant,))
+    connection.execute("DELETE FROM tenants WHERE number = ?", (tenant,))
+    connection.execute("UPDATE state SET tenant_count = tenant_count - 1")
+
+
+def hide(connection: Connection, tenant: int, row_ids: Sequence[int]) -> int:
+    """Hide rows of the collection from a tenant that replaces or deletes them; returns how many it saw before."""
+    visible = shared_rows(connection, tenant, shared_with_everyone(connection)) & BitMap64(row_ids)
+    if visible:
+        share(connection, visible, tenant, seen=False)
+    return len(visible)
+
+
+def hide_ids(connection: Connection, tenant: int, ids: Sequence[str]) -> None:
+    """Hide the rows of the collection that have one of the ids which a tenant gives to rows of its own."""
+    if tenant != OWN and connection.execute("SELECT EXISTS (SELECT 1 FROM shared)").fetchone()[0]:
+        of_collection = rows.row_ids_of(connection, OWN, ids)
+        if of_collection:
+            hide(connection, tenant, of_collection)
+
+
+def _told(connection: Connection, tenant: int) -> tuple[BitMap64, BitMap64]:
+    """Give the rows that a tenant was said to see, and those it was said not to see."""
+    told = (BitMap64(), BitMap64())
+    for row_id, seen, checksum in connection.execute("SELECT row_id, seen, checksum FROM shared WHERE tenant = ?", (tenant,)):
+        if checksums.of_parts(tenant, row_id, seen) != checksum:
+            raise DamagedFileError(
+                f"what the file says about sharing row {row_id} is not what was stored: restore it from a backup"
+            )
+        told[0 if seen else 1].add(row_id)
+    return told
