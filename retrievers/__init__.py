@@ -1,1 +1,1 @@
-"""Finds things: the embedded collection (``collection``)."""
+"""Finds things: the embedded collection (``collection``), and texts that are nearly the same (``near_duplicates``)."""

@@ -1,4 +1,4 @@
-"""Rarebit for LangChain: a vector store, a retriever, and filters from structured queries."""
+"""Rarebit for LangChain: a vector store, a retriever, filters from structured queries, and a filter of near-duplicates."""
 
 from rarebit.extras import require
 
@@ -6,7 +6,8 @@ require("langchain_core", "langchain")
 
 # What follows needs langchain-core, and is imported only once it is known to be there.
 from rarebit.integrations.langchain.filters import RarebitTranslator  # noqa: E402
+from rarebit.integrations.langchain.near_duplicates import NearDuplicateFilter  # noqa: E402
 from rarebit.integrations.langchain.retriever import RarebitRetriever  # noqa: E402
 from rarebit.integrations.langchain.vector_store import RarebitVectorStore  # noqa: E402
 
-__all__ = ["RarebitRetriever", "RarebitTranslator", "RarebitVectorStore"]
+__all__ = ["NearDuplicateFilter", "RarebitRetriever", "RarebitTranslator", "RarebitVectorStore"]

@@ -27,9 +27,23 @@ FACE = {
         *("RaBitQ", "RankedProduct", "RecurrentBinary", "Rotation", "Scalar", "SearchableCodec", "TrellisCode", "VarianceCode"),
         *("choose", "codec_named", "load_codec", "restore_codec"),
     ],
-    "rarebit.integrations.langchain": ["RarebitRetriever", "RarebitTranslator", "RarebitVectorStore"],
-    "rarebit.integrations.llama_index": ["RarebitVectorStore"],
+    "rarebit.integrations.langchain": ["NearDuplicateFilter", "RarebitRetriever", "RarebitTranslator", "RarebitVectorStore"],
+    "rarebit.integrations.llama_index": ["NearDuplicatePostprocessor", "RarebitVectorStore"],
+    "llama_index.postprocessor.rarebit": ["NearDuplicatePostprocessor"],
     "llama_index.vector_stores.rarebit": ["RarebitVectorStore"],
+    "rarebit.retrievers.near_duplicates": [
+        *(
+            "Intake",
+            "MinHasher",
+            "NearDuplicateIndex",
+            "as_threshold",
+            "jaccard",
+            "near_duplicate_of",
+            "normalized",
+            "shingles",
+        ),
+        "unique",
+    ],
 }
 
 
@@ -65,6 +79,7 @@ HEAVY = (
     [
         ("import rarebit", HEAVY),
         ("import rarebit.errors, rarebit.extras, rarebit.compressors.vectors", ("torch", "faiss", *HEAVY[1:5])),
+        ("import rarebit.retrievers.near_duplicates", ("faiss", "scipy", *HEAVY[:5])),
         ("from rarebit import Collection; Collection.open().add([[1.0]])", HEAVY[:5]),
         ("import rarebit.cli", HEAVY[:5]),
         ("import rarebit.integrations.langchain", ("torch", "transformers", "sentence_transformers", "llama_index")),
