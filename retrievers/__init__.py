@@ -1,1 +1,1 @@
-"""Finds things: the embedded collection (``collection``)."""
+"""Finds things: the embedded collection (``collection``), and the way in from other stores (``importing``)."""
