@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,10 @@ class ChromaSource:
 
 
 def _client(folder: Path) -> Any:
-    import chromadb
-    from chromadb.config import Settings
-    from chromadb.errors import ChromaError
-
+    chromadb, config, errors = map(import_module, ("chromadb", "chromadb.config", "chromadb.errors"))
     try:
-        return chromadb.PersistentClient(str(folder), settings=Settings(anonymized_telemetry=False))
-    except (ChromaError, ValueError) as error:  # ValueError: this process has it open already
+        return chromadb.PersistentClient(str(folder), settings=config.Settings(anonymized_telemetry=False))
+    except (errors.ChromaError, ValueError) as error:  # ValueError: this process has it open already
         raise InputError(
             f"{folder} cannot be opened ({error}): if your own code has it open, pass Chroma's collection instead of the folder"
         ) from error

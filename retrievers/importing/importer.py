@@ -162,7 +162,7 @@ class _Lengths:
                 f"{self._least:.3g} and {self._most:.3g}): the collection ranks by {self._metric}, so the order of "
                 f"what is found can be another one{self._advice()}",
                 TransferWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
 
     def _advice(self) -> str:

@@ -120,11 +120,10 @@ def _loaded(path: Path) -> npt.NDArray[Any]:
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"got {path}, wanted an array in a file that ends in one of {', '.join(SUFFIXES)}")
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            return _matrix_in(found, path)
+        if path.suffix.lower() == ".npy":
+            return np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return _matrix_in(arrays, path)
     except (OSError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}), wanted a file that numpy wrote") from error
     except (ValueError, EOFError) as error:
@@ -135,8 +134,9 @@ def _loaded(path: Path) -> npt.NDArray[Any]:
         ) from error
 
 
-def _matrix_in(file: Mapping[str, npt.NDArray[Any]], path: Path) -> npt.NDArray[Any]:
+def _matrix_in(file: Any, path: Path) -> npt.NDArray[Any]:
     found = [name for name in VECTORS if name in file] or list(file)
     if len(found) != 1:
         raise InputError(f"{path} holds the arrays {found}, wanted one, or one that is called 'vectors'")
-    return file[found[0]]
+    matrix: npt.NDArray[Any] = file[found[0]]
+    return matrix

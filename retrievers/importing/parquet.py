@@ -130,12 +130,12 @@ def _rows(batch: pa.RecordBatch, fields: Fields, start: int, where: str) -> Rows
 
 
 def _vectors(column: pa.Array, start: int, where: str) -> Vectors:
-    from pyarrow.compute import list_value_length
+    from pyarrow.compute import call_function
 
     if column.null_count:
         first = start + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         raise VectorError(f"{column.null_count} of {len(column)} rows have no vector (first: {where}, row {first})")
-    lengths = list_value_length(column).to_numpy(zero_copy_only=False)
+    lengths = call_function("list_value_length", [column]).to_numpy(zero_copy_only=False)
     ragged = np.flatnonzero(lengths != lengths[:1])
     if len(ragged):
         raise VectorError(

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
 from rarebit.errors import MetadataError
 from rarebit.retrievers.collection.records import Metadata
@@ -89,7 +90,7 @@ def _date(value: dt.date | dt.time) -> str:
     return value.isoformat()
 
 
-def _of_numpy(value: np.generic | np.ndarray[Any, Any]) -> Any:
+def _of_numpy(value: np.generic | npt.NDArray[Any]) -> Any:
     if isinstance(value, np.ndarray):
         return [_plain(inner) for inner in value] if value.ndim else _plain(value[()])
     if isinstance(value, np.datetime64):

@@ -35,6 +35,7 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """What messages and the progress bar call it."""
+        ...
 
     @property
     def count(self) -> int | None:
@@ -50,3 +51,4 @@ class Source(Protocol):
         Raises:
             InputError: rows that cannot be read, or lack their vectors; the message says which.
         """
+        ...

@@ -27,6 +27,10 @@ FACE = {
         *("RaBitQ", "RankedProduct", "RecurrentBinary", "Rotation", "Scalar", "SearchableCodec", "TrellisCode", "VarianceCode"),
         *("choose", "codec_named", "load_codec", "restore_codec"),
     ],
+    "rarebit.retrievers.importing": [
+        *("ChromaSource", "ImportReport", "LlamaIndexSource", "NumpySource", "ParquetSource", "Rows", "Source"),
+        *("import_into", "source_of"),
+    ],
     "rarebit.integrations.langchain": ["RarebitRetriever", "RarebitTranslator", "RarebitVectorStore"],
     "rarebit.integrations.llama_index": ["RarebitVectorStore"],
     "llama_index.vector_stores.rarebit": ["RarebitVectorStore"],
