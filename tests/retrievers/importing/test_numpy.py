@@ -29,7 +29,6 @@ def test_arrays_in_memory() -> None:
     source = NumpySource(VECTORS, TEXTS, metadatas, ["a", "b", "c"])
     assert (source.name, source.count, source.ranked_by) == ("array", 3, None)
     assert rows(source) == [("a", "east", {"n": 1}), ("b", "", {}), ("c", "north-east", {"d": "2020-01-01"})]
-    assert [row.text for row in [*Collection.open()]] == []
     assert [text for _, text, _ in rows(NumpySource(VECTORS.tolist(), TEXTS))] == TEXTS
 
 
