@@ -1,1 +1,1 @@
-"""Finds things: the embedded collection (``collection``), and texts that are nearly the same (``near_duplicates``)."""
+"""Finds things: the embedded collection, texts that are nearly the same, and the way in from other stores."""

@@ -12,7 +12,9 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 import rarebit
 from rarebit import cli, cookbook, extras
@@ -345,13 +347,80 @@ def test_damage_is_named_and_space_comes_back(run: Run, run_json: RunJson, capsy
     assert "there are 0 rows, wanted 5" in capsys.readouterr().out
 
 
+def write_arrays(count: int = 30) -> None:
+    encoder = FakeEncoder()
+    texts = [f"passage number {number}" for number in range(count)]
+    np.save("v.npy", encoder.encode(texts, show_progress_bar=False))
+    Path("t.jsonl").write_text("\n".join(json.dumps({"id": str(n), "text": text}) for n, text in enumerate(texts)))
+
+
+def test_import_counts_and_a_second_run_writes_nothing(run: Run, run_json: RunJson, encoder: FakeEncoder) -> None:
+    write_arrays()
+    shown = run("import", "v.npy", "--texts", "t.jsonl", "--model", "owner/mine")
+    assert shown == "30 passages added, 0 there already; docs.rarebit holds 30\n"
+    assert encoder.texts == []
+    assert run_json("search", "passage number 7", "-k", "1")[0]["id"] == "7"
+    assert encoder.loaded == ["owner/mine"]
+    counts = {"read": 30, "added": 0, "replaced": 0, "unchanged": 30, "differing": 0, "without_text": 0, "passages": 30}
+    assert run_json("import", "v.npy", "--texts", "t.jsonl") == counts
+    assert "30 replaced" in run("import", "v.npy", "--texts", "t.jsonl", "--overwrite")
+
+
+def test_import_says_what_it_does_not_know_and_what_it_left_out(
+    run: Run, run_json: RunJson, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_arrays(3)
+    assert "--model NAME" in run("import", "v.npy", "--texts", "t.jsonl", "--metric", "inner_product")
+    Path("t.txt").write_text("a\nb\nc\n")
+    assert run_json("import", "v.npy", "--texts", "t.txt")["added"] == 3
+    assert run_json("stats")["metric"] == "inner_product"
+    Path("t.jsonl").write_text("\n".join(json.dumps({"id": str(n), "text": "other"}) for n in range(3)))
+    capsys.readouterr()
+    assert cli.main(["import", "v.npy", "--texts", "t.jsonl", "--model", "mine"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "0 passages added, 0 there already, 3 left out; docs.rarebit holds 6\n"
+    (said,) = [line for line in printed.err.splitlines() if "rarebit: " in line]
+    assert "3 of 3 rows have an id that another row has" in said
+    assert "3/3" in printed.err
+
+
+def test_import_from_a_folder_of_llama_index(run_json: RunJson) -> None:
+    nodes = {"docstore/data": {"a": {"__data__": {"id_": "a", "text": KETTLE, "class_name": "TextNode"}}}}
+    write("stored/docstore.json", json.dumps(nodes))
+    write("stored/default__vector_store.json", json.dumps({"embedding_dict": {"a": [1.0, 2.0]}}))
+    assert run_json("import", "stored", "--collection", "c.rarebit")["added"] == 1
+    assert run_json("import", "stored", "--from", "llama-index", "--collection", "c.rarebit")["unchanged"] == 1
+    assert run_json("search", "kettle", "--mode", "lexical", "--collection", "c.rarebit")[0]["text"] == KETTLE
+
+
+def test_import_from_parquet(run_json: RunJson) -> None:
+    columns = {"key": ["a", "b"], "emb": [[1.0, 2.0], [2.0, 1.0]], "body": [KETTLE, TRAIN], "page": [1, 2]}
+    parquet.write_table(pa.table(columns), "rows.parquet")
+    named = ("--vector-column", "emb", "--text-column", "body", "--id-column", "key")
+    assert run_json("import", "rows.parquet", *named)["added"] == 2
+    hit = run_json("search", "trains", "--mode", "lexical")[0]
+    assert (hit["id"], hit["text"], hit["metadata"]) == ("b", TRAIN, {"page": 2})
+
+
+def test_import_refuses_in_one_line_and_leaves_nothing_behind(run: Run, refused: Run) -> None:
+    write_arrays(3)
+    write("faiss/index.faiss")
+    assert "none does not exist" in refused("import", "none")
+    assert "pass texts (--texts)" in refused("import", "v.npy")
+    assert "FAISS.load_local" in refused("import", "faiss")
+    assert "takes ['texts', 'text_column', 'id_column']" in refused("import", "v.npy", "--texts", "t.jsonl", "--name", "x")
+    assert not Path("docs.rarebit").exists()
+    run("import", "v.npy", "--texts", "t.jsonl", "--model", "mine")
+    assert "another embedding model" in refused("import", "v.npy", "--texts", "t.jsonl", "--model", "other")
+
+
 def commands() -> list[str]:
     choices = [action.choices for action in cli._parser()._actions if action.choices]
     return list(choices[0])
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands() == ["index", "search", "stats", "recompress", "check", "compact", "demo"]
+    assert commands() == ["index", "import", "search", "stats", "recompress", "check", "compact", "demo"]
     with pytest.raises(SystemExit) as caught:
         cli.main(["--help"])
     assert caught.value.code == 0

@@ -19,6 +19,7 @@ from rarebit.errors import InputError
 from rarebit.integrations.langchain.documents import NewPassages, columns_of, document_of
 from rarebit.integrations.langchain.embedding import aembed, embed
 from rarebit.integrations.langchain.filters import FilterLike, as_filter
+from rarebit.integrations.langchain.importing import filled
 from rarebit.integrations.langchain.opening import CollectionSettings, collection_for
 from rarebit.integrations.langchain.searching import SearchableStore, refuse_unknown
 from rarebit.retrievers.collection import Collection
@@ -199,6 +200,34 @@ class RarebitVectorStore(SearchableStore):
         store = await run_in_executor(None, cls, embedding, **kwargs)
         await store.aadd_texts(texts, metadatas, ids=ids)
         return store
+
+    @classmethod
+    def from_store(
+        cls: type[Store],
+        source: Any,
+        embedding: Embeddings | None = None,
+        *,
+        overwrite: bool = False,
+        progress: bool = False,
+        **kwargs: Any,
+    ) -> Store:
+        """Make a store of what another one holds, with the vectors that it has: nothing is embedded.
+
+        Cut off and called again with the same ``path``, it goes on where it was.
+
+        Args:
+            source: a FAISS store, an InMemoryVectorStore or a Chroma store of LangChain, a collection of chromadb, or what
+                :func:`rarebit.retrievers.importing.source_of` takes.
+            embedding: the model that made the vectors; the source's own if left out.
+            overwrite: let what the source has replace what is in the store under the same id.
+            progress: show progress bars.
+            **kwargs: as in the class.
+
+        Raises:
+            InputError: and its kinds, for what cannot be imported; see :func:`rarebit.retrievers.importing.import_into`.
+            FingerprintError: the source was filled by another model.
+        """
+        return filled(cls, source, embedding, overwrite=overwrite, progress=progress, keywords=kwargs)
 
     def add_texts(
         self,

@@ -18,6 +18,7 @@ from llama_index.core.vector_stores.types import DEFAULT_PERSIST_DIR, DEFAULT_PE
 from rarebit.errors import InputError
 from rarebit.integrations.llama_index import persistence
 from rarebit.integrations.llama_index.filters import restricted
+from rarebit.integrations.llama_index.importing import source_of
 from rarebit.integrations.llama_index.nodes import REF_DOC_ID, to_node, to_row
 from rarebit.integrations.llama_index.querying import search
 from rarebit.retrievers.collection import Collection, Compare, EmbeddingFingerprint
@@ -25,6 +26,7 @@ from rarebit.retrievers.collection.collection import LOCK_TIMEOUT
 from rarebit.retrievers.collection.filters import matches_everything
 from rarebit.retrievers.collection.row_operations import BATCH_ROWS
 from rarebit.retrievers.collection.settings import CHANGEABLE, Metric
+from rarebit.retrievers.importing import import_into
 
 DEFAULT_NAMESPACE = "default"
 NAMESPACE_SEPARATOR = "__"
@@ -157,6 +159,35 @@ class RarebitVectorStore(BasePydanticVectorStore):
     def class_name(cls) -> str:
         """Name the class in serialized components."""
         return "RarebitVectorStore"
+
+    @classmethod
+    def from_store(
+        cls, source: Any, *, docstore: Any = None, overwrite: bool = False, progress: bool = False, **settings: Any
+    ) -> RarebitVectorStore:
+        """Make a store of what another one holds, with the embeddings that it has: nothing is embedded.
+
+        Cut off and called again with the same ``path``, it goes on where it was.
+
+        Args:
+            source: a VectorStoreIndex or StorageContext on a SimpleVectorStore or a ChromaVectorStore; one of these stores; or
+                what :func:`rarebit.retrievers.importing.source_of` takes, such as a persisted folder.
+            docstore: with the nodes, for a SimpleVectorStore by itself.
+            overwrite: let what the source has replace what is in the store under the same id.
+            progress: show progress bars.
+            settings: keywords of the store.
+
+        Raises:
+            InputError: and its kinds, for what cannot be imported; see :func:`rarebit.retrievers.importing.import_into`.
+        """
+        found = source_of(source, docstore)
+        store = cls(progress=progress, **settings)
+        try:
+            import_into(store.client, found, overwrite=overwrite, progress=progress)
+        except BaseException:
+            if settings.get("collection") is None:
+                store.close()
+            raise
+        return store
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> RarebitVectorStore:

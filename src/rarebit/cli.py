@@ -1,4 +1,4 @@
-"""The command line: ``rarebit index | search | stats | recompress | check | compact | demo``."""
+"""The command line: ``rarebit index | import | search | stats | recompress | check | compact | demo``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from rarebit import __version__
+from rarebit import __version__, cli_import
 from rarebit.encoders import DEFAULT_ENCODER, load_encoder
 from rarebit.errors import RarebitError
 from rarebit.extras import require
@@ -70,6 +70,12 @@ def index(arguments: argparse.Namespace) -> None:
         f"{counts['added']} passages added, {deleted} deleted; {arguments.collection} holds {counts['passages']}",
         as_json=arguments.json,
     )
+
+
+def import_(arguments: argparse.Namespace) -> None:
+    """Store the passages of another store with the vectors that they have; a run that was cut off is resumed by another."""
+    counts, sentences = cli_import.run(arguments)
+    _report(counts, sentences, as_json=arguments.json)
 
 
 def search(arguments: argparse.Namespace) -> None:
@@ -137,6 +143,10 @@ def _parser() -> argparse.ArgumentParser:
     adding.add_argument("--memory-per-vector", type=int, metavar="BYTES", help="at creation: choose the code for this memory")
     adding.add_argument("--target-recall", type=float, metavar="SHARE", help="at creation: choose the code for this recall@10")
     adding.set_defaults(command=index)
+
+    importing = commands.add_parser("import", parents=[common], help="take over another store", description=import_.__doc__)
+    cli_import.add_arguments(importing)
+    importing.set_defaults(command=import_)
 
     searching = commands.add_parser("search", parents=[common], help="search", description=search.__doc__)
     searching.add_argument("query")

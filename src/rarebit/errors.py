@@ -130,3 +130,7 @@ class ClosedError(CollectionError):
 
 class CodecWarning(UserWarning):
     """A codec does less than a simpler one would on the vectors that it was fitted on; not an error, and not in the tree."""
+
+
+class TransferWarning(UserWarning):
+    """Something of what was imported is not as it was in the source; not an error, and not in the tree."""

@@ -30,6 +30,10 @@ FACE = {
     "rarebit.integrations.langchain": ["NearDuplicateFilter", "RarebitRetriever", "RarebitTranslator", "RarebitVectorStore"],
     "rarebit.integrations.llama_index": ["NearDuplicatePostprocessor", "RarebitVectorStore"],
     "llama_index.postprocessor.rarebit": ["NearDuplicatePostprocessor"],
+    "rarebit.retrievers.importing": [
+        *("ChromaSource", "ImportReport", "LlamaIndexSource", "NumpySource", "ParquetSource", "Rows", "Source"),
+        *("import_into", "source_of"),
+    ],
     "llama_index.vector_stores.rarebit": ["RarebitVectorStore"],
     "rarebit.retrievers.near_duplicates": [
         *(

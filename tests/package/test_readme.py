@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.vectorstores import InMemoryVectorStore
 from llama_index.core import Document as LlamaDocument
-from llama_index.core import MockEmbedding
+from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.llms import MockLLM
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,8 @@ def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "llama_documents": [LlamaDocument(text="The kettle is on.", metadata={"year": 2021})],
         "embed_model": MockEmbedding(embed_dim=16),
         "llm": MockLLM(),
+        "old_store": InMemoryVectorStore.from_texts(["The kettle is on."], DeterministicFakeEmbedding(size=16)),
+        "old_index": VectorStoreIndex.from_documents([LlamaDocument(text="The kettle is on.")], embed_model=MockEmbedding(16)),
         "vectors": np.random.default_rng(0).standard_normal((2, 16)),
         "texts": ["The kettle is on.", "The cat is out."],
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("pytest", "hypothesis", "beartype", "pytest-asyncio")
+NEEDED = ("pytest", "hypothesis", "beartype", "pytest-asyncio", "pyarrow")
 CORE_TESTS = ("compressors", "retrievers")
 
 INI = """
