@@ -204,4 +204,4 @@ def _mostly_dead(segment: Segment) -> bool:
 def _rebuilt(view: View, segments: Sequence[Segment], connection: Connection) -> Segment:
     assert view.codec is not None  # noqa: S101
     first, last = segments[0].numbers.first, segments[-1].numbers.last
-    return Segment.build(view.codec, *rows.codes_between(connection, first, last, view.codec.code_size, limit=-1))
+    return Segment.build(view.codec, *rows.codes_between(connection, first, last, view.codec.code_size, SEGMENT_ROWS))

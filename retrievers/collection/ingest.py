@@ -30,7 +30,7 @@ from rarebit.retrievers.collection.storage import Connection
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the rows of a call, checked: (n, dim) vectors, and n rows."""
+    """Some of the rows of a call, checked: (n, dim) vectors as they were given, and n rows."""
 
     vectors: Vectors
     new: Sequence[rows.NewRow]
@@ -69,13 +69,13 @@ class Batch:
         return int(self.vectors.shape[1])
 
     def parts(self, size: int) -> Iterator[Part]:
-        """Cut the batch, check each part, and normalise its vectors for cosine."""
+        """Cut the batch, and check each part."""
         for start in range(0, len(self.ids), size):
             part = slice(start, start + size)
             vectors = as_vectors(self.vectors[part], dim=self.settings.dim or self.dim, first=start)
             triples = zip(self.ids[part], self.texts[part], self.metadatas[part], strict=True)
             new = [rows.new_row(*triple) for triple in triples]
-            yield Part(normalized(vectors) if self.settings.metric == "cosine" else vectors, new)
+            yield Part(vectors, new)
 
     def check_unique(self) -> None:
         """Raise DuplicateIdError if an id occurs twice."""
@@ -116,19 +116,23 @@ class Writer:
         if written is None:
             return
         if ahead is None:
-            yield self._write(written, training.encoded(written.vectors, self._codecs))
+            yield self._write(written, self._encoded(written, self._codecs))
             return
         with ThreadPoolExecutor(1, thread_name_prefix="rarebit-encode") as pool:
-            codecs, codes = self._codecs, pool.submit(training.encoded, written.vectors, self._codecs)
+            codecs, codes = self._codecs, pool.submit(self._encoded, written, self._codecs)
             while written is not None:
                 next_codecs = self._codecs
-                next_codes = None if ahead is None else pool.submit(training.encoded, ahead.vectors, next_codecs)
+                next_codes = None if ahead is None else pool.submit(self._encoded, ahead, next_codecs)
                 known = codes.result()
                 # A training in between has given the collection another code.
-                yield self._write(written, known if codecs is self._codecs else training.encoded(written.vectors, self._codecs))
+                yield self._write(written, known if codecs is self._codecs else self._encoded(written, self._codecs))
                 if next_codes is None:
                     return
                 written, codecs, codes, ahead = ahead, next_codecs, next_codes, next(parts, None)
+
+    def _encoded(self, part: Part, codecs: training.Codecs) -> training.Encoded:
+        """Normalise vectors for cosine, and encode them."""
+        return training.encoded(normalized(part.vectors) if self.settings.metric == "cosine" else part.vectors, codecs)
 
     def _write(self, part: Part, codes: training.Encoded) -> int:
         ids = [row.id for row in part.new]

@@ -182,15 +182,18 @@ def codes_between(connection: Connection, first: int, last: int, code_size: int,
     """Read at most ``limit`` codes of the row ids ``first`` to ``last``, both included, in their order."""
     sql = "SELECT row_id, tenant, code FROM codes WHERE row_id BETWEEN ? AND ? ORDER BY row_id LIMIT ?"
     cursor = connection.execute(sql, (first, last, limit))
-    parts = []
+    most = min(max(last + 1 - first, 0), limit, read_state(connection).row_count)
+    # One array of the whole size, so that what is read beside it is small, and its memory is used again for the next part.
+    row_ids, tenants, codes = np.empty(most, np.int64), np.empty(most, np.int64), np.empty((most, code_size), np.uint8)
+    count = 0
     while found := cursor.fetchmany(READ_AT_ONCE):
-        tenants = np.fromiter((tenant for _, tenant, _ in found), dtype=np.int64, count=len(found))
-        row_ids, codes = _matrix([(row_id, code) for row_id, _, code in found], code_size, "codes")
-        parts.append((row_ids, tenants, codes))
-    if not parts:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, code_size), np.uint8)
-    row_ids, tenants, codes = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return row_ids, tenants, codes
+        part = slice(count, count + len(found))
+        if part.stop > most:
+            raise DamagedFileError("the file holds more codes than its state says: restore it from a backup")
+        tenants[part] = np.fromiter((tenant for _, tenant, _ in found), dtype=np.int64, count=len(found))
+        row_ids[part], codes[part] = _matrix([(row_id, code) for row_id, _, code in found], code_size, "codes")
+        count = part.stop
+    return row_ids[:count], tenants[:count], codes[:count]
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -252,7 +255,7 @@ def _encoded(key: str, metadata: Mapping[str, Any]) -> str:
             raise TypeError(f"it is a {type(metadata).__name__}")  # noqa: TRY301
         metadata = dict(metadata)
         _check_keys(metadata)
-        encoded = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        encoded = _ENCODE(metadata)
         encoded.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise MetadataError(
@@ -260,6 +263,10 @@ def _encoded(key: str, metadata: Mapping[str, Any]) -> str:
             "strings, finite numbers, booleans, None, lists and dictionaries as values; convert dates and the like first"
         ) from error
     return encoded
+
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_PLAIN = (str, int, float, bool, type(None))
 
 
 def _check_keys(value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int = 1) -> None:
@@ -271,5 +278,5 @@ def _check_keys(value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int 
             if not isinstance(key, str):
                 raise TypeError(f"key {key!r} is a {type(key).__name__}")
     for inner in value.values() if isinstance(value, dict) else value:
-        if isinstance(inner, (dict, list, tuple)):
+        if type(inner) not in _PLAIN and isinstance(inner, (dict, list, tuple)):
             _check_keys(inner, depth + 1)
