@@ -8,6 +8,7 @@ the sum as it was; the row's number is a word of its own, so that a code cannot 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, TypeAlias
 
@@ -38,38 +39,43 @@ def of_row(row_id: int, tenant: int, key: str, metadata: str, text: str) -> int:
     return zlib.crc32(f"{row_id} {tenant} {key}\0{metadata}\0{text}".encode())
 
 
-def with_checksums(row_ids: RowIds, codes: Codes) -> Stored:
-    """Append its checksum to each of (n, size) codes: (n, size + 4)."""
-    sums = _sums(row_ids, codes).astype("<u4", copy=False)[:, np.newaxis].view(np.uint8)
+def with_checksums(codes: Codes, *about: RowIds) -> Stored:
+    """Append its checksum to each of (n, size) codes: (n, size + 4).
+
+    ``about`` are numbers that stand beside each code, first of all its row id: a code belongs to them.
+    """
+    sums = _sums(codes, about).astype("<u4", copy=False)[:, np.newaxis].view(np.uint8)
     joined: Stored = np.concatenate([codes, sums], axis=1)
     return joined
 
 
-def without_checksums(row_ids: RowIds, stored: Stored, what: str) -> Codes:
+def without_checksums(stored: Stored, what: str, *about: RowIds) -> Codes:
     """Check what :func:`with_checksums` gave, and cut the checksums off: (n, size).
 
     Raises:
-        DamagedFileError: a code is not the one that was stored under its row id.
+        DamagedFileError: a code is not the one that was stored beside these numbers.
     """
     codes, kept = stored[:, :-CHECKSUM_BYTES], stored[:, -CHECKSUM_BYTES:]
-    wrong = np.flatnonzero(np.ascontiguousarray(kept).view("<u4")[:, 0] != _sums(row_ids, codes))
+    wrong = np.flatnonzero(np.ascontiguousarray(kept).view("<u4")[:, 0] != _sums(codes, about))
     if len(wrong):
         raise DamagedFileError(
-            f"{len(wrong)} {what} of the file are not what was stored (first: that of row {row_ids[wrong[0]]}): "
+            f"{len(wrong)} {what} of the file are not what was stored (first: that of row {about[0][wrong[0]]}): "
             "restore the file from a backup"
         )
     return codes
 
 
-def _sums(row_ids: RowIds, codes: Codes) -> Sums:
+def _sums(codes: Codes, about: Sequence[RowIds]) -> Sums:
     count, size = codes.shape
     padded = np.zeros((count, -(-size // 4) * 4), np.uint8)
     padded[:, :size] = codes
-    weights = _weights(padded.shape[1] // 4 + 2)
-    sums: Sums = (padded.view("<u4") * weights[2:]).sum(axis=1, dtype=np.uint32)
-    low, high = (row_ids & 0xFFFFFFFF).astype(np.uint32), (row_ids >> 32).astype(np.uint32)
-    with_ids: Sums = sums + low * weights[0] + high * weights[1]
-    return with_ids
+    words = padded.shape[1] // 4
+    weights = _weights(words + 2 * len(about))
+    sums: Sums = (padded.view("<u4") * weights[:words]).sum(axis=1, dtype=np.uint32)
+    for number, column in enumerate(about):
+        low, high = (column & 0xFFFFFFFF).astype(np.uint32), (column >> 32).astype(np.uint32)
+        sums += low * weights[words + 2 * number] + high * weights[words + 2 * number + 1]
+    return sums
 
 
 @lru_cache
