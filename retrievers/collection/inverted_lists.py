@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from rarebit.arrays import Lists, Queries, RowIds, Vectors
+from rarebit.arrays import Lists, Queries, RowIds, Vector, Vectors
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import checksums, rows
@@ -33,7 +33,9 @@ SEGMENT_FROM: Final = 65_536
 """Rows from which a segment is laid out in lists; fewer are scanned as a whole."""
 
 KEPT: Final = 0.995
-"""Share of the ten nearest, by their codes, that the lists looked at have to hold on average."""
+"""Share of the ten nearest, of those that a search of all lists finds, that the lists looked at have to hold on average."""
+
+CANDIDATES: Final = 100
 
 HELD_OUT: Final = 256
 NEAREST: Final = 10
@@ -145,6 +147,14 @@ def _tuned(source: FinestVectors, lists: InvertedLists, queries: Queries, stored
     """Find how many lists have to be looked at, for rows that the lists were not learned from as queries."""
     assert source.codec is not None  # noqa: S101
     scanner = source.codec.scanner(stored.codes)
-    places = scanner.search(source.codec.prepare_queries(queries), NEAREST + 1)[1]
-    ranks = np.sort(lists.ranks_of(queries, stored.lists[places[:, 1:]]).ravel())  # a query's own row comes first
+    found = scanner.search(source.codec.prepare_queries(queries), min(CANDIDATES, len(stored.codes)))[1]
+    nearest = np.stack([_nearest(source, query, stored.row_ids, places) for query, places in zip(queries, found, strict=True)])
+    ranks = np.sort(lists.ranks_of(queries, stored.lists[nearest]).ravel())
     return int(ranks[min(int(np.ceil(KEPT * len(ranks))), len(ranks) - 1)]) + 1
+
+
+def _nearest(source: FinestVectors, query: Vector, row_ids: RowIds, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Give the places of the nearest among some, by their finest vectors; a query's own row comes first and is left out."""
+    places = np.sort(places)
+    order = np.argsort(-(source.of(row_ids[places].tolist()) @ query), kind="stable")
+    return places[order[1 : NEAREST + 1]]

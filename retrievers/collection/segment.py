@@ -21,10 +21,6 @@ LIST_ROWS = 256
 one by one, which is as fast, and a list costs half a block."""
 
 
-ROWS_PER_HIT = 4
-"""Rows that the lists looked at must have for each that is wanted; else every list is."""
-
-
 @dataclass(frozen=True)
 class Owners:
     """Which places belong to which tenant: ``starts[i]`` to ``starts[i + 1]`` to ``tenants[i]``, which ascend."""
@@ -204,7 +200,7 @@ class Segment:
         if nearest is None or self.list_sizes is None:
             return None
         least = int(self.list_sizes[nearest].sum(axis=1).min()) - (len(self) - self.count)
-        return nearest if least >= ROWS_PER_HIT * k else None
+        return nearest if least >= k else None
 
     def _lists_with(self, mask: Mask, selection: Selection, queries: int) -> Lists | None:
         """Give the lists that hold marked rows; None for all."""
