@@ -30,8 +30,8 @@ class HandedOut(Embeddings):
         self._ready = deque(vectors)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Give the next vectors."""
-        return [self._ready.popleft() for _ in texts]
+        """Give the next vectors; some vector to a store that only wants to know the dimension."""
+        return [self._ready.popleft() if self._ready else self.embed_query(text) for text in texts]
 
     def embed_query(self, text: str) -> list[float]:  # noqa: ARG002 -- some stores ask for the dimension so
         """Give some vector of length 1."""
@@ -267,8 +267,13 @@ class SqliteVec(LangChainStore):
     imports = ("langchain_community.vectorstores.sqlitevec", "sqlite_vec")
 
     def create(self) -> None:
-        """Make the tables, on a connection that other threads may use, which the adapter's own does not let them."""
+        """Make the tables, on a connection that other threads may use, which the adapter's own does not let them.
+
+        Where Python was built without extensions for SQLite, pysqlite3 stands in.
+        """
         sqlite3 = import_module("sqlite3")
+        if not hasattr(sqlite3.Connection, "enable_load_extension"):
+            sqlite3 = import_module("pysqlite3")
         connection = sqlite3.connect(self.folder / "vec.db", check_same_thread=False)
         connection.row_factory = sqlite3.Row
         connection.enable_load_extension(True)
@@ -291,7 +296,7 @@ class SqliteVec(LangChainStore):
         """Close the file."""
         self._connection.close()
 
-    def filter(self, where: Where, mode: str) -> dict[str, Any]:
+    def filter(self, where: Where, mode: str) -> dict[str, Any]:  # noqa: ARG002 -- see the base
         """Say that there are none.
 
         Raises:

@@ -1,7 +1,7 @@
 """Stores through their LlamaIndex adapters: ten nodes with texts and metadata a query.
 
-An adapter that keeps no nodes is used as a ``VectorStoreIndex`` uses it, with a document store beside it that the nodes are read
-from; reading them is timed.
+An adapter that keeps no nodes is used as a ``VectorStoreIndex`` uses it, with a document store beside it that the nodes are
+read from; reading them is timed.
 """
 
 from __future__ import annotations

@@ -266,15 +266,19 @@ class Measurement:
         deadline = perf_counter() + self.job.budget / 4
         taken: list[tuple[float, float, float, float]] = []
         shares: list[tuple[float, float]] = []
-        for trial in trials:
-            self.store.tell(trial.where)
-            exact = [timed(partial(ask_flat, number))[1] for number in (trial.query, trial.second)]
-            found, cold = timed(partial(self.store.search, self.queries[trial.query], trial.where, mode))
-            warm = timed(partial(self.store.search, self.queries[trial.second], trial.where, mode))[1]
-            taken.append((cold, warm, cold / exact[0], warm / exact[1]))
-            rows = self.store.rows(found)
-            shares.append((self.prepared.recall_of(trial, rows), float(len(rows) == min(K, trial.matching))))
-            if len(taken) >= FEWEST and perf_counter() > deadline:
+        for start in range(0, len(trials), TURN):
+            turn = trials[start : start + TURN]
+            exact = [[timed(partial(ask_flat, number))[1] for number in (trial.query, trial.second)] for trial in turn]
+            for trial, of_flat in zip(turn, exact, strict=True):
+                self.store.tell(trial.where)
+                found, cold = timed(partial(self.store.search, self.queries[trial.query], trial.where, mode))
+                warm = timed(partial(self.store.search, self.queries[trial.second], trial.where, mode))[1]
+                taken.append((cold, warm, cold / of_flat[0], warm / of_flat[1]))
+                rows = self.store.rows(found)
+                shares.append((self.prepared.recall_of(trial, rows), float(len(rows) == min(K, trial.matching))))
+                if len(taken) >= FEWEST and perf_counter() > deadline:
+                    break
+            if perf_counter() > deadline:
                 break
         cold_s, warm_s, cold_ratios, warm_ratios = np.array(taken).T
         recalls, complete = np.array(shares).T

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from rarebit.cookbook.benchmarks.figures import Figure
 from rarebit.cookbook.benchmarks.store_data import KINDS, SHARES, K
-from rarebit.cookbook.benchmarks.store_process import FILL, FILTERS, METRICS, OPEN, SEARCH, THREADS, Row
+from rarebit.cookbook.benchmarks.store_process import FILL, METRICS, OPEN, SEARCH, THREADS, Row
 from rarebit.cookbook.benchmarks.store_subjects import Subject
 
 COLUMNS = [metric for part in (OPEN, FILL, SEARCH, THREADS) for metric in METRICS[part]]
@@ -87,10 +87,9 @@ def _filter_in(setting: str) -> tuple[str, str]:
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     rule = ["-" * width for width in widths]
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if place == 0 else text.rjust(width)
-            for place, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in (head, rule, *lines)
-    )
+    return "\n".join(_line(line, widths) for line in (head, rule, *lines))
+
+
+def _line(line: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
+    return "  ".join([line[0].ljust(widths[0]), *cells])

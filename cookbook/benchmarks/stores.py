@@ -2,24 +2,28 @@
 
 ``python -m rarebit.cookbook.benchmarks.stores --data DIR [--rows 50000,200000,1000000] [--stores rarebit,chroma]``
 
-Passages as in :mod:`.index`, embedded with MiniLM; rows beyond the ``--embedded`` ones are mixed from them, and the setting says
-how many (:mod:`.store_data`). The queries are 1,000 other passages. k is 10. Each store is filled in a process of its own, with
-default settings and 4,096 rows a call, and opened and measured in a fresh one (:mod:`.store_process`).
+Passages as in :mod:`.index`, embedded with MiniLM; rows beyond the ``--embedded`` ones are mixed from them, and the setting
+says how many (:mod:`.store_data`). The queries are 1,000 other passages. k is 10. Each store is filled in a process of its own,
+with default settings and 4,096 rows a call, and opened and measured in a fresh one (:mod:`.store_process`).
 
     - ``add_per_s``: rows a second, of making, adding, building indexes and writing, with every core; vectors given.
     - ``disk``: bytes a vector that the files take.
     - ``open_s``: to open and answer the first query, the files being in the operating system's cache.
-    - ``memory``: bytes a vector of anonymous memory that opening and 50 queries add to a process that has imported everything.
-      ``memory_total`` counts mapped pages of files too; ``memory_peak`` is the most that the process had on the way.
-    - ``p50_ms``, ``p95_ms``, ``ratio_to_flat``: one query at a time, on one core, in turns of 20 with faiss's IndexFlatIP in the
-      same process; the ratio is the median over queries.
+    - ``memory``: bytes a vector of anonymous memory that opening and 50 queries add to a process that has imported everything,
+      after what was freed is given back. ``memory_total`` counts mapped pages of files too; ``memory_peak`` is the most that
+      the process had on the way.
+    - ``p50_ms``, ``p95_ms``, ``ratio_to_flat``: one query at a time, on one core, in turns of 20 with faiss's IndexFlatIP in
+      the same process; the ratio is the median over queries.
     - ``qps_2_threads``, ``qps_ratio_to_flat``: two threads that ask as fast as they can, on every core.
     - ``recall@10``: share of the exact ten best that were found; ties within 1e-6 count.
 
 Filters match exactly 50, 10, 1 or 0.1 % of the rows: ``random`` ones, ``correlated`` ones, whose rows are near the query, and
-``anti-correlated`` ones, whose rows are far from it. No filter is used for a second query before all stores were asked with it for
-the first time: ``cold`` is the first, ``warm`` another query with the same filter; ratios are to IndexFlatIP without a filter.
-``recall@10`` is against exact search among the matching rows, ``complete`` the share of queries that gave ten.
+``anti-correlated`` ones, whose rows are far from it. Each is used twice in a process: ``cold`` is the first time, ``warm`` the
+second, with another query; ratios are to IndexFlatIP without a filter. ``recall@10`` is against exact search among the matching
+rows, ``complete`` the share of queries that gave ten. A store with two ways to filter is measured with both.
+
+A store is given ``--budget`` seconds for its searches and a quarter of that for each filter; ``n`` says how many queries it
+answered in that time.
 
 Where a store cannot do something, fails, or takes too long, the figure's value is a text, the reason, and ``n`` is 0. With
 ``--work DIR`` finished stores are kept, and a run that is killed goes on behind them.
@@ -83,7 +87,6 @@ class Plan:
     limit: float
     rows: Sequence[int]
     subjects: Sequence[Subject]
-    quick: bool = False
 
     @property
     def folder(self) -> Path:
