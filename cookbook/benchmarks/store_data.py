@@ -290,11 +290,11 @@ def _main_direction(vectors: Vectors, rows: npt.NDArray[np.int64]) -> Vector:
     """Find the direction of most variance of a sample, by power iteration."""
     rng = np.random.default_rng(3)
     sample = vectors[rows if len(rows) <= SAMPLE else np.sort(rng.choice(rows, SAMPLE, replace=False))]
-    centred: Vectors = sample - sample.mean(axis=0, keepdims=True)
+    centred = sample - sample.mean(axis=0, keepdims=True)
     direction: Vector = rng.standard_normal((1, vectors.shape[1]), dtype=np.float32)[0]
     for _ in range(ITERATIONS):
-        turned: Vectors = (centred.T @ (centred @ direction))[np.newaxis]
-        direction = normalized(turned)[0]
+        turned = np.asarray(centred.T @ (centred @ direction), dtype=np.float32)
+        direction = normalized(turned[np.newaxis])[0]
     return direction
 
 

@@ -60,7 +60,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         panels = canvas.subplots(1, max(1, len(drawn)), squeeze=False)[0]
         for axes, (setting, own) in zip(panels, drawn.items(), strict=False):
             _draw_panel(axes, own)
-            axes.set_title(setting, fontsize=11)
+            axes.set_title(f"{setting}; recall@{K} beside the name", fontsize=11, loc="left")
         path.parent.mkdir(parents=True, exist_ok=True)
         canvas.savefig(path, dpi=150, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None)
 
@@ -90,10 +90,16 @@ def _draw_panel(axes: Any, own: dict[str, Point]) -> None:
             va="center",
             color=_colour(method),
             fontweight="bold" if method.startswith(OURS) else "normal",
-            arrowprops={"arrowstyle": "-", "color": "#c8c8c8", "linewidth": 0.7, "shrinkA": 2, "shrinkB": 4},
+            arrowprops={
+                "arrowstyle": "-",
+                "relpos": (0, 0.5),
+                "color": "#c8c8c8",
+                "linewidth": 0.7,
+                "shrinkA": 2,
+                "shrinkB": 4,
+            },
         )
     axes.set_ylim(low, high)
-    axes.text(0.62, 1.0, f"recall@{K} beside the name", transform=axes.transAxes, fontsize=8.5, color=OTHERS, va="bottom")
 
 
 def _apart(heights: dict[str, float]) -> dict[str, float]:

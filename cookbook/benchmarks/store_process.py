@@ -7,20 +7,16 @@ Rows are appended to the job's file as they are there, so that what was measured
 
 from __future__ import annotations
 
-import gc
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from ctypes import CDLL
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
-from itertools import count
 from pathlib import Path
 from time import perf_counter
+from traceback import print_exc
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,6 +25,7 @@ from rarebit.arrays import Vectors
 from rarebit.cookbook.benchmarks.figures import Figure, p95
 from rarebit.cookbook.benchmarks.figures import Subject as About
 from rarebit.cookbook.benchmarks.store_data import BLOCK, KINDS, SHARES, K, Prepared, Trial
+from rarebit.cookbook.benchmarks.store_gauges import Search, asked_by_two, bytes_in, memory, on_cores, timed
 from rarebit.cookbook.benchmarks.store_subjects import CannotError, Store, load_store
 
 FILL, OPEN, SEARCH, THREADS, FILTERS = "fill", "open", "search", "threads", "filters"
@@ -53,11 +50,11 @@ METRICS: dict[str, tuple[str, ...]] = {
 TURN = 20
 WARM_UP = 10
 MEMORY_QUERIES = 50
+PATIENCE = 20
+"""The share of its time after which it is judged whether a store can be filled at all."""
+
 FEWEST = 3
 """Queries that are asked however long they take."""
-
-Search: TypeAlias = Callable[[int], Any]
-"""Answers the query of that number."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,8 @@ Row: TypeAlias = Figure | Reason
 class Job:
     """What a process has to do.
 
-    ``budget`` is the seconds that one part of the measurement should take: the search, and a quarter for each filter.
+    ``budget`` is the seconds that one part of the measurement should take: the search, and a quarter for each filter. ``limit``
+    is the seconds that filling may take.
     """
 
     place: str
@@ -93,7 +91,7 @@ class Job:
     about: dict[str, str]
     steps: list[str]
     budget: float
-    filters: bool = True
+    limit: float
 
     def save(self, path: Path) -> None:
         """Write the job for the process."""
@@ -150,14 +148,24 @@ class Measurement:
         self.write(rows)
 
     def fill(self) -> None:
-        """Fill the store, and count its bytes."""
+        """Fill the store, and count its bytes.
+
+        Raises:
+            CannotError: it is not worth waiting for.
+        """
         seconds = timed(self.store.create)[1]
+        added = 0
         for batch in self.prepared.batches():
             seconds += timed(partial(self.store.add, batch))[1]
+            added += len(batch.ids)
+            if seconds > self.job.limit / PATIENCE and seconds * self.rows / added > self.job.limit:
+                raise CannotError(
+                    f"at {added / seconds:,.0f} rows a second, filling would take more than the {self.job.limit:,.0f} s allowed"
+                )
         seconds += timed(self.store.finish)[1]
         rows: list[Row] = [self._counted("add_per_s", self.rows / seconds)]
         if self.store_class.reopens:
-            rows.append(self._counted("disk", _bytes_in(self.folder) / self.rows))
+            rows.append(self._counted("disk", bytes_in(self.folder) / self.rows))
         else:
             rows.append(self._reason("disk", "in memory only"))
         self.write(rows)
@@ -211,7 +219,7 @@ class Measurement:
         on_cores(None)
         self.attempt(THREADS, self.about, lambda: self.threads(ask, ask_flat))
         on_cores(1)
-        for kind in KINDS if self.job.filters else ():
+        for kind in KINDS:
             for share in SHARES:
                 for mode in self.store_class.modes:
                     about = setting_of(self.about, kind, share, mode)
@@ -294,61 +302,6 @@ class Measurement:
         ]
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """Give what a call gives, and the seconds that it took."""
-    started = perf_counter()
-    result = call()
-    return result, perf_counter() - started
-
-
-def asked_by_two(search: Search, queries: int, seconds: float) -> tuple[int, float]:
-    """Ask with two threads for some seconds, or until each query was asked once; give how many, and how many a second."""
-    numbers = count()
-    started = perf_counter()
-
-    def ask() -> int:
-        asked = 0
-        while (number := next(numbers)) < queries and (asked == 0 or perf_counter() - started < seconds):
-            search(number)
-            asked += 1
-        return asked
-
-    with ThreadPoolExecutor(2) as pool:
-        asked = sum(future.result() for future in [pool.submit(ask) for _ in range(2)])
-    return asked, asked / (perf_counter() - started)
-
-
-def memory() -> dict[str, int]:
-    """Read the bytes of memory that the process has, without what it has freed; empty where the system does not tell."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        CDLL("libc.so.6").malloc_trim(0)
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
-    pairs = (line.split(":", maxsplit=1) for line in lines)
-    return {name: 1024 * int(value.split()[0]) for name, value in pairs if name in {"RssAnon", "VmRSS", "VmHWM"}}
-
-
-def on_cores(wanted: int | None) -> None:
-    """Let all threads of the process run on the first cores that it may use, None for all; nothing where that cannot be."""
-    tasks = Path("/proc/self/task")
-    if not hasattr(os, "sched_setaffinity") or not tasks.exists():
-        return
-    cores = _cores()
-    for task in tasks.iterdir():
-        with suppress(OSError):  # a thread that has just ended
-            os.sched_setaffinity(int(task.name), cores[:wanted])
-
-
-_all_cores: list[int] = []
-
-
-def _cores() -> list[int]:
-    if not _all_cores:
-        _all_cores.extend(sorted(os.sched_getaffinity(0)))
-    return _all_cores
-
-
 def _flat(vectors: Vectors) -> Any:
     faiss: Any = import_module("faiss")
     faiss.omp_set_num_threads(1)
@@ -358,33 +311,30 @@ def _flat(vectors: Vectors) -> Any:
     return index
 
 
-def _bytes_in(folder: Path) -> int:
-    """Sum the blocks that the files of a folder take on the disk."""
-    return sum(512 * path.stat().st_blocks for path in _files(folder))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do a job."""
     (path,) = sys.argv[1:] if arguments is None else arguments
     job = Job(**json.loads(Path(path).read_text(encoding="utf-8")))
     with suppress(OSError):  # when memory runs out, this process goes first
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
+    try:
+        _do(job)
+    except Exception as error:  # noqa: BLE001 -- as in attempt
+        print_exc()
+        print(why_of(error), file=sys.stderr)  # the last line is the reason that the other process gives
+        return 1
+    return 0
+
+
+def _do(job: Job) -> None:
     measurement = Measurement(job)
     before = memory()
     if FILL in job.steps:
         measurement.fill()
     if OPEN in job.steps:
-        if measurement.store_class.reopens:
-            measurement.write(measurement.open())
-        else:
-            measurement.write(measurement.grow(before, None))
+        measurement.write(measurement.open() if measurement.store_class.reopens else measurement.grow(before, None))
         measurement.measure()
         measurement.store.close()
-    return 0
 
 
 if __name__ == "__main__":

@@ -182,7 +182,17 @@ def _run_processes(plan: Plan, subject: Subject, about: About, folder: Path, out
     deadline = perf_counter() + plan.limit
     try:
         for steps in ([FILL], [OPEN]) if reopens else ([FILL, OPEN],):
-            job = Job(subject.place, subject.settings, str(folder), str(store), str(out), asdict(about), steps, plan.budget)
+            job = Job(
+                place=subject.place,
+                settings=subject.settings,
+                data=str(folder),
+                folder=str(store),
+                out=str(out),
+                about=asdict(about),
+                steps=steps,
+                budget=plan.budget,
+                limit=plan.limit,
+            )
             why = _run_process(plan, job, folder / f"{subject.key}.job.json", deadline, one_thread=OPEN in steps)
             if why is not None:
                 return why
@@ -270,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--budget", type=float, default=60, help="seconds for the searches of a store, a quarter for each filter"
     )
-    parser.add_argument("--limit", type=float, default=7200, help="seconds for a store at one size, filling it included")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds for a store at one size, filling it included")
     parser.add_argument("--quick", action="store_true", help="2,000 rows and 100 queries")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--plot", type=Path, help="svg or png file to draw to; needs matplotlib")

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from support.vectors import clustered
 
-from rarebit.cookbook.benchmarks import embedded, store_data, store_plot, store_process, stores
+from rarebit.cookbook.benchmarks import embedded, store_data, store_gauges, store_plot, store_process, stores
 from rarebit.cookbook.benchmarks.embedded import Passage
 from rarebit.cookbook.benchmarks.figures import Figure, Subject
 from rarebit.cookbook.benchmarks.store_data import KINDS, SHARES, STEPS, Prepared, Where
 from rarebit.cookbook.benchmarks.store_process import METRICS, Reason
 from rarebit.cookbook.benchmarks.store_report import print_tables
-from rarebit.cookbook.benchmarks.store_subjects import SUBJECTS, chosen_subjects, load_store
+from rarebit.cookbook.benchmarks.store_subjects import SUBJECTS, CannotError, chosen_subjects, load_store
 from rarebit.cookbook.benchmarks.store_subjects import Subject as Measured
 from rarebit.errors import InputError
 
@@ -55,6 +55,12 @@ class Raising(Flat):
 class Sleeping(Flat):
     def open(self):
         time.sleep(600)
+
+
+class Slow(Flat):
+    def add(self, batch):
+        time.sleep(1)
+        super().add(batch)
 
 
 class Unfiltered(Flat):
@@ -256,6 +262,24 @@ def test_what_takes_too_long_is_a_reason(data: Path, tmp_path: Path, monkeypatch
     assert found["Sleeping", "1,000 rows", "p50_ms"] == "took more than 5 s"
 
 
+def test_what_fills_too_slowly_is_given_up(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch, tmp_path, "Slow")
+    monkeypatch.setattr(store_data, "BATCH", 100)
+    monkeypatch.setattr(stores, "_run_process", in_this_process)
+    found = run(data, "--embedded", "1000", "--limit", "5")
+    why = found["Slow", "1,000 rows", "add_per_s"]
+    assert isinstance(why, str)
+    assert why.endswith("rows a second, filling would take more than the 5 s allowed")
+
+
+def in_this_process(plan: stores.Plan, job: store_process.Job, *_: object, **__: object) -> str | None:
+    try:
+        store_process._do(job)
+    except CannotError as error:
+        return str(error)
+    return None
+
+
 def test_a_killed_run_goes_on_behind_what_is_finished(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[str] = []
 
@@ -297,7 +321,8 @@ def test_a_process_leaves_what_it_measured_before_it_failed(prepared: Prepared, 
         str(tmp_path / "out.jsonl"),
         vars(about),
         ["fill"],
-        0.1,
+        budget=0.1,
+        limit=60,
     )
     job.save(tmp_path / "job.json")
     subprocess.run([sys.executable, "-m", stores.PROCESS, str(tmp_path / "job.json")], check=True)
@@ -335,5 +360,5 @@ def test_points_are_methods_that_have_all_three_figures(tmp_path: Path) -> None:
 
 def test_two_threads_ask_each_query_once() -> None:
     asked: list[int] = []
-    assert store_process.asked_by_two(asked.append, 100, 60)[0] == 100
+    assert store_gauges.asked_by_two(asked.append, 100, 60)[0] == 100
     assert sorted(asked) == list(range(100))
