@@ -26,14 +26,18 @@ from rarebit.retrievers.collection.arguments import as_ids
 from rarebit.retrievers.collection.finest import stored_codec
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection
+from rarebit.retrievers.near_duplicates import Intake
+from rarebit.retrievers.near_duplicates.stored import Bands
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the rows of a call, checked: (n, dim) vectors, and n rows."""
+    """Some of the rows of a call, checked: (n, dim) vectors, n rows, and the bands of their n texts."""
 
     vectors: Vectors
     new: Sequence[rows.NewRow]
+    bands: Bands | None = None
+    """Those of the texts, where near-duplicates are looked for."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +74,33 @@ class Batch:
 
     def parts(self, size: int) -> Iterator[Part]:
         """Cut the batch, check each part, and normalise its vectors for cosine."""
+        near = self.settings.near_duplicate_index
         for start in range(0, len(self.ids), size):
             part = slice(start, start + size)
             vectors = as_vectors(self.vectors[part], dim=self.settings.dim or self.dim, first=start)
             triples = zip(self.ids[part], self.texts[part], self.metadatas[part], strict=True)
             new = [rows.new_row(*triple) for triple in triples]
-            yield Part(normalized(vectors) if self.settings.metric == "cosine" else vectors, new)
+            bands = None if near is None else near.bands([row.text for row in new])
+            yield Part(normalized(vectors) if self.settings.metric == "cosine" else vectors, new, bands)
 
-    def check_unique(self) -> None:
-        """Raise DuplicateIdError if an id occurs twice."""
-        if len(set(self.ids)) == len(self.ids):
-            return
-        repeated = [given for given, times in Counter(self.ids).items() if times > 1]
-        raise DuplicateIdError(
-            f"{len(repeated)} ids occur more than once in this call (first: {repeated[0]!r}), wanted each id once: "
-            "drop the duplicates, or add them in separate calls, where the last one wins"
-        )
+
+def without_vectors(texts: Sequence[str], ids: Sequence[str]) -> list[rows.NewRow]:
+    """Check rows that are asked about, and have neither vectors nor metadata yet."""
+    keys = as_ids(ids)
+    passages = _counted("texts", texts, len(keys), beside="ids")
+    check_unique(keys)
+    return [rows.new_row(key, text, None) for key, text in zip(keys, passages, strict=True)]
+
+
+def check_unique(ids: Sequence[str]) -> None:
+    """Raise DuplicateIdError if an id occurs twice."""
+    if len(set(ids)) == len(ids):
+        return
+    repeated = [given for given, times in Counter(ids).items() if times > 1]
+    raise DuplicateIdError(
+        f"{len(repeated)} ids occur more than once in this call (first: {repeated[0]!r}), wanted each id once: "
+        "drop the duplicates, or add them in separate calls, where the last one wins"
+    )
 
 
 class Writer:
@@ -95,12 +110,16 @@ class Writer:
         connection: inside the transaction to write in.
         settings: of the collection.
         tenant: its number; 0 for the collection itself.
+        intake: says which rows are skipped as near-duplicates; None writes them all.
     """
 
-    def __init__(self, connection: Connection, settings: Settings, tenant: int = tenants.OWN) -> None:
+    def __init__(
+        self, connection: Connection, settings: Settings, tenant: int = tenants.OWN, intake: Intake | None = None
+    ) -> None:
         """Begin with the codec that the file has."""
         self._connection = connection
         self._tenant = tenant
+        self._intake = intake
         codec = stored_codec(connection, settings)
         assert codec is not None  # noqa: S101 -- the dimension is fixed before anything is written
         self._use(settings, codec)
@@ -109,8 +128,8 @@ class Writer:
         self.settings = settings
         self._codecs = codec, FineTier.beside(codec, str(settings.fine))
 
-    def write(self, parts: Iterator[Part]) -> Iterator[int]:
-        """Insert or replace rows part by part, and train where the minimum is reached; gives how many rows each part had."""
+    def write(self, parts: Iterator[Part]) -> Iterator[list[str]]:
+        """Insert or replace rows part by part, and train where the minimum is reached; gives the ids that stand for them."""
         written = next(parts, None)
         ahead = None if written is None else next(parts, None)
         if written is None:
@@ -130,14 +149,26 @@ class Writer:
                     return
                 written, codecs, codes, ahead = ahead, next_codecs, next_codes, next(parts, None)
 
-    def _write(self, part: Part, codes: training.Encoded) -> int:
+    def _write(self, part: Part, codes: training.Encoded) -> list[str]:
+        stands = self._stand_ins(part)
+        kept = [place for place, (row, key) in enumerate(zip(part.new, stands, strict=True)) if row.id == key]
+        if len(kept) < len(stands):
+            part, codes = _selected(part, codes, kept)
         ids = [row.id for row in part.new]
-        rows.delete(self._connection, rows.row_ids_of(self._connection, self._tenant, ids))
+        near = self.settings.near_duplicate_index
+        rows.delete(self._connection, rows.row_ids_of(self._connection, self._tenant, ids), near)
         tenants.hide_ids(self._connection, self._tenant, ids)
-        rows.insert(self._connection, self._tenant, part.new, *codes)
+        rows.insert(self._connection, self._tenant, part.new, *codes, bands=part.bands)
         if training.is_due(self._connection, self.settings, self._codecs[0]):
             self._train()
-        return len(ids)
+        return stands
+
+    def _stand_ins(self, part: Part) -> list[str]:
+        """Give the id that stands for each row: its own, but for those that are skipped."""
+        ids = [row.id for row in part.new]
+        if self._intake is None or part.bands is None:
+            return ids
+        return self._intake.stand_ins(ids, [row.text for row in part.new], part.bands)
 
     def _train(self) -> None:
         """Train, or go on as before where that cannot be: rows are not refused because of the code that they will have."""
@@ -157,6 +188,12 @@ class Writer:
         self._connection.execute("RELEASE training")
 
 
+def _selected(part: Part, codes: training.Encoded, places: Sequence[int]) -> tuple[Part, training.Encoded]:
+    new, bands = [part.new[place] for place in places], None if part.bands is None else [part.bands[place] for place in places]
+    coded, fine = codes
+    return Part(part.vectors[places], new, bands), (coded[places], None if fine is None else fine[places])
+
+
 def _is_matrix(vectors: VectorsLike, dim: int | None) -> TypeGuard[npt.NDArray[Any]]:
     """Whether vectors can be read part by part, so that they are never in memory twice."""
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind not in NUMBER_KINDS:
@@ -164,10 +201,10 @@ def _is_matrix(vectors: VectorsLike, dim: int | None) -> TypeGuard[npt.NDArray[A
     return bool(vectors.shape[1] == (dim or vectors.shape[1]) > 0)
 
 
-def _counted(name: str, given: Iterable[Any], count: int) -> Sequence[Any]:
+def _counted(name: str, given: Iterable[Any], count: int, beside: str = "vectors") -> Sequence[Any]:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InputError(f"got a {type(given).__name__} as {name}, wanted a list, one item a row: put it into a list")
     given = given if isinstance(given, Sequence) else list(given)
     if len(given) != count:
-        raise InputError(f"got {count} vectors and {len(given)} {name}, wanted one of each a row")
+        raise InputError(f"got {count} {beside} and {len(given)} {name}, wanted one of each a row")
     return given
