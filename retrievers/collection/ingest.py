@@ -39,6 +39,11 @@ class Part:
     bands: Bands | None = None
     """Those of the texts, where near-duplicates are looked for."""
 
+    def at(self, places: Sequence[int]) -> Part:
+        """Give some of the rows."""
+        bands = None if self.bands is None else [self.bands[place] for place in places]
+        return Part(self.vectors[places], [self.new[place] for place in places], bands)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -153,7 +158,7 @@ class Writer:
         stands = self._stand_ins(part)
         kept = [place for place, (row, key) in enumerate(zip(part.new, stands, strict=True)) if row.id == key]
         if len(kept) < len(stands):
-            part, codes = _selected(part, codes, kept)
+            part, codes = part.at(kept), (codes[0][kept], None if codes[1] is None else codes[1][kept])
         ids = [row.id for row in part.new]
         near = self.settings.near_duplicate_index
         rows.delete(self._connection, rows.row_ids_of(self._connection, self._tenant, ids), near)
@@ -186,12 +191,6 @@ class Writer:
         else:
             self._use(*trained)
         self._connection.execute("RELEASE training")
-
-
-def _selected(part: Part, codes: training.Encoded, places: Sequence[int]) -> tuple[Part, training.Encoded]:
-    new, bands = [part.new[place] for place in places], None if part.bands is None else [part.bands[place] for place in places]
-    coded, fine = codes
-    return Part(part.vectors[places], new, bands), (coded[places], None if fine is None else fine[places])
 
 
 def _is_matrix(vectors: VectorsLike, dim: int | None) -> TypeGuard[npt.NDArray[Any]]:
