@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.near_duplicates.finding import confirmed
@@ -45,8 +45,8 @@ Bands: TypeAlias = Sequence[Sequence[int]]
 """The bands of n texts, as :meth:`NearDuplicateIndex.bands` gives them."""
 
 
-StoredText: TypeAlias = tuple[int, int, str]
-"""Row id, tenant, text."""
+StoredText: TypeAlias = tuple[int, int, Any]
+"""Row id, tenant, text, as the file has them: damage may have made something else of the text."""
 
 
 class NearDuplicateIndex:
@@ -77,7 +77,8 @@ class NearDuplicateIndex:
         """
         entries = self.entries(rows)
         sql = "DELETE FROM near_duplicates WHERE tenant = ? AND band = ? AND row_id = ?"
-        if entries and connection.executemany(sql, entries).rowcount < len(entries):
+        damaged = any(not isinstance(text, str) for _, _, text in rows)
+        if damaged or (entries and connection.executemany(sql, entries).rowcount < len(entries)):
             row_ids = json.dumps([row_id for row_id, _, _ in rows])
             connection.execute("DELETE FROM near_duplicates WHERE row_id IN (SELECT value FROM json_each(?))", (row_ids,))
 
@@ -87,8 +88,8 @@ class NearDuplicateIndex:
         return len(entries), len(entries) - int(connection.execute(PRESENT, (json.dumps(entries),)).fetchone()[0])
 
     def entries(self, rows: Sequence[StoredText]) -> list[tuple[int, int, int]]:
-        """Give what the table holds for rows: (tenant, band, row id), sorted."""
-        every = self.bands([text for _, _, text in rows])
+        """Give what the table holds for rows: (tenant, band, row id), sorted; nothing for what damage has made no text."""
+        every = self.bands([text if isinstance(text, str) else "" for _, _, text in rows])
         return sorted(
             {(tenant, band, row_id) for (row_id, tenant, _), bands in zip(rows, every, strict=True) for band in bands}
         )
@@ -176,5 +177,7 @@ class _Part:
             found = self._connection.execute("SELECT id, text FROM rows WHERE row_id = ?", (row_id,)).fetchone()
             if found is None:
                 raise DamagedFileError(f"row {row_id} has bands but is missing from the file: restore it from a backup")
+            if not all(isinstance(part, str) for part in found):
+                raise DamagedFileError(f"id or text of row {row_id} of the file is no text: restore the file from a backup")
             self._read[row_id] = found
         return self._read[row_id]

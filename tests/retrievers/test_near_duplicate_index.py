@@ -166,6 +166,15 @@ class TestSkipping:
         with pytest.raises(DamagedFileError, match="row 1 has bands"):
             rows.skip({"1": KETTLE})
 
+    def test_a_text_that_is_none_is_damage_and_can_be_deleted(self, rows: Rows) -> None:
+        rows.keep({"k": KETTLE, "c": CAT})
+        rows.connection.execute("UPDATE rows SET text = CAST(text AS BLOB) WHERE row_id = 1")
+        with pytest.raises(DamagedFileError, match="row 1 of the file is no text"):
+            rows.skip({"1": KETTLE})
+        rows.delete(["k"])
+        assert rows.skip({"1": KETTLE, "2": CAT}) == ["1", "c"]
+        assert rows.bands() == rows.bands_of_rows()
+
     def test_the_threshold_is_checked(self) -> None:
         with pytest.raises(InputError, match="threshold=80"):
             NearDuplicateIndex(80)
