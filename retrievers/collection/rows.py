@@ -18,6 +18,8 @@ from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.schema import COMMITS_KEPT, REMOVALS_KEPT
 from rarebit.retrievers.collection.storage import Connection, read_state
+from rarebit.retrievers.near_duplicates import NearDuplicateIndex
+from rarebit.retrievers.near_duplicates.stored import Bands, note
 
 T = TypeVar("T")
 
@@ -55,6 +57,12 @@ class Encoded(NamedTuple):
     fine: FineCodes | None
     lists: RowIds | None = None
 
+    def at(self, places: Sequence[int]) -> Encoded:
+        """Give what is stored of some of the vectors."""
+        chosen = np.asarray(places, dtype=np.intp)
+        fine = None if self.fine is None else self.fine[chosen]
+        return Encoded(self.codes[chosen], fine, None if self.lists is None else self.lists[chosen])
+
 
 class NewRow(NamedTuple):
     """A row on its way in: its metadata already encoded."""
@@ -75,8 +83,8 @@ def new_row(key: str, text: str, metadata: Mapping[str, Any] | None) -> NewRow:
     return NewRow(key, text, "{}" if metadata is None else _encoded(key, metadata))
 
 
-def insert(connection: Connection, tenant: int, new: Sequence[NewRow], encoded: Encoded) -> None:
-    """Insert rows of a tenant with their codes.
+def insert(connection: Connection, tenant: int, new: Sequence[NewRow], encoded: Encoded, bands: Bands | None) -> None:
+    """Insert rows of a tenant with their codes, and the bands of their texts where near-duplicates are looked for.
 
     Rows of the tenant that have one of the ids already must be deleted before.
     """
@@ -93,6 +101,8 @@ def insert(connection: Connection, tenant: int, new: Sequence[NewRow], encoded: 
     write_codes(connection, "codes", StoredCodes(row_ids, np.full_like(row_ids, tenant), lists, encoded.codes))
     if encoded.fine is not None:
         write_fine(connection, "fine", row_ids, encoded.fine)
+    if bands is not None:
+        note(connection, tenant, row_ids.tolist(), bands)
     connection.execute("INSERT INTO lexical (rowid, text) SELECT row_id, text FROM rows WHERE row_id >= ?", (first,))
     connection.execute("UPDATE state SET row_count = row_count + ?, next_row_id = ?", (len(new), first + len(new)))
 
@@ -120,9 +130,11 @@ def rewrite_codes(connection: Connection, table: str, row_ids: Sequence[int], co
     write_codes(connection, table, StoredCodes(numbers, tenants, lists, codes[here]))
 
 
-def delete(connection: Connection, row_ids: Sequence[int]) -> int:
+def delete(connection: Connection, row_ids: Sequence[int], near: NearDuplicateIndex | None) -> int:
     """Delete rows and everything derived from them; the row ids are not used again. Returns how many were deleted."""
     for chunk in chunks(row_ids, PARAMETERS[-1]):
+        if near is not None:
+            near.remove(connection, _select_in(connection, "SELECT row_id, tenant, text FROM rows WHERE row_id IN", chunk))
         connection.executemany(
             "INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)",
             _select_in(connection, "SELECT row_id, text FROM rows WHERE row_id IN", chunk),
@@ -137,7 +149,7 @@ def delete(connection: Connection, row_ids: Sequence[int]) -> int:
 def delete_all(connection: Connection) -> int:
     """Delete every row at once, of every tenant, and the codec that was trained on them."""
     count = read_state(connection).row_count
-    for table in ("rows", "codes", "fine", "shared", "removals", "codec", "lists"):
+    for table in ("rows", "codes", "fine", "shared", "near_duplicates", "removals", "codec", "lists"):
         connection.execute(f"DELETE FROM {table}")
     connection.execute("INSERT INTO lexical (lexical) VALUES ('delete-all')")
     connection.execute("UPDATE state SET row_count = 0, generation = generation + 1, sharing = sharing + 1")
@@ -166,6 +178,11 @@ def latest_removal(connection: Connection) -> int:
 def row_ids_of(connection: Connection, tenant: int, ids: Sequence[str]) -> list[int]:
     """Give the row ids of those of a tenant's own ids that exist, in no particular order."""
     return [row_id for (row_id,) in _select_in(connection, "SELECT row_id FROM rows WHERE tenant = ? AND id IN", ids, tenant)]
+
+
+def stored_ids(connection: Connection, tenant: int, ids: Sequence[str]) -> dict[str, int]:
+    """Give those of a tenant's own ids that exist, with their row ids."""
+    return dict(_select_in(connection, "SELECT id, row_id FROM rows WHERE tenant = ? AND id IN", ids, tenant))
 
 
 def by_ids(connection: Connection, tenant: int, ids: Sequence[str]) -> dict[str, tuple[int, Row]]:

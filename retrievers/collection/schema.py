@@ -5,7 +5,8 @@ names the last ones, so that a reader knows whether what it has kept belongs to 
 ``rows`` is what users gave; ``codes`` and ``fine`` are the two tiers of its vector; ``lists`` are the centroids of the
 inverted lists that codes lie in, where there are enough of them; ``lexical`` is FTS5 over ``rows``.
 ``tenants`` numbers the tenants by name, 0 being the collection itself; ``shared`` says who sees rows of the collection
-besides. ``removals`` lets readers follow deletions without reading every row id again.
+besides. ``near_duplicates`` holds the bands of the texts, where a threshold is set. ``removals`` lets readers follow deletions
+without reading every row id again.
 
 What is read from a row, a code, a codec or a setting is compared with its checksum (:mod:`.checksums`).
 """
@@ -13,6 +14,8 @@ What is read from a row, a code, a codec or a setting is compared with its check
 from __future__ import annotations
 
 from typing import Final
+
+from rarebit.retrievers.near_duplicates import stored as near_duplicates
 
 APPLICATION_ID: Final = 0x52524231  # "RRB1", in the header of the file
 FORMAT_VERSION: Final = 2
@@ -23,7 +26,7 @@ REMOVALS_KEPT: Final = 10_000
 COMMITS_KEPT: Final = 1000
 """Commits that are known by name; what was kept of an older one is read again."""
 
-TABLES: Final = """
+TABLES: Final = f"""
 CREATE TABLE state (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
     version INTEGER NOT NULL,
@@ -59,6 +62,7 @@ CREATE TABLE shared (
 ) WITHOUT ROWID;
 CREATE INDEX shared_by_row ON shared (row_id);
 CREATE TABLE removals (number INTEGER PRIMARY KEY AUTOINCREMENT, row_id INTEGER NOT NULL);
+{near_duplicates.TABLE.strip()}
 """
 
 LEXICAL: Final = {
