@@ -26,9 +26,9 @@ BLOCK = 64
 EXTRA = 32
 """Codes found by the kernel beyond those wanted: its tables are rounded to 8 bits, and the factors are not in them."""
 
-FEW_SHARE = 1 / 200
-"""Share of all places up to which those allowed are scored one by one, without a scan, which takes some 200 times as long for
-each."""
+FEW_SHARE = 1 / 800
+"""Share of all places up to which those allowed are scored one by one, without a scan, which takes some 800 times as long for
+each: its values lie apart in memory."""
 
 EVEN = 0.25
 """Spread of the factors' logarithms above which they, and not the kernel's sums, say which codes are worth an exact score:

@@ -1,6 +1,6 @@
 """Inverted lists: rows by the nearest of some centroids, so that a search in a large collection looks at the nearest lists.
 
-The lists are learned from the rows themselves when there are enough of them, and again when there are four times as many: what
+The lists are learned from the rows themselves when there are enough of them, and again when there are twice as many: what
 came first decides nothing. How many of them a search looks at is tuned on held-out rows, to find as many of the nearest as a
 scan of everything would. A filter looks at all lists that hold a matching row.
 """
@@ -26,13 +26,13 @@ from rarebit.retrievers.collection.storage import Connection, State
 LISTS_FROM: Final = 262_144
 """Rows from which lists pay: below, a scan of all codes takes less time than the rest of a search."""
 
-GROWTH: Final = 4
+GROWTH: Final = 2
 """How many times as many rows as when lists were learned call for others."""
 
 SEGMENT_FROM: Final = 65_536
 """Rows from which a segment is laid out in lists; fewer are scanned as a whole."""
 
-KEPT: Final = 0.995
+KEPT: Final = 0.99
 """Share of the ten nearest, of those that a search of all lists finds, that the lists looked at have to hold on average."""
 
 CANDIDATES: Final = 100
@@ -138,7 +138,7 @@ def _put(connection: Connection, state: State, source: FinestVectors, lists: Inv
     numbers = np.empty(len(stored.row_ids), np.int64)
     for start in range(0, len(numbers), WRITTEN_AT_ONCE):
         part = slice(start, start + WRITTEN_AT_ONCE)
-        numbers[part] = lists.assign(source.of(stored.row_ids[part].tolist()))
+        numbers[part] = lists.assign(source.codec.decode(stored.codes[part]))  # near enough, and nothing more is read
         rows.write_codes(connection, "codes", stored._replace(lists=numbers).at(part))
     return stored._replace(lists=numbers)
 

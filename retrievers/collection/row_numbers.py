@@ -50,6 +50,11 @@ class RowNumbers:
         """The largest row id."""
         return self.first + self.count - 1 if self.others is None else int(self.others.max())
 
+    @property
+    def _is_complete(self) -> bool:
+        """Whether no row id between the first and the last is missing."""
+        return self.last - self.first + 1 == self.count
+
     def at(self, places: Places) -> Places:
         """Give the row ids at some places."""
         if self.others is None:
@@ -67,6 +72,9 @@ class RowNumbers:
         wanted = row_ids[first:last]
         if self.others is None:
             return wanted - self.first
+        if self.order is not None and self._is_complete:
+            in_order: Places = self.order[wanted - self.first].astype(np.int64)
+            return in_order
         wanted = wanted.astype(self.others.dtype)
         found = np.minimum(np.searchsorted(self.others, wanted, sorter=self.order), self.count - 1)
         places = (found if self.order is None else self.order[found]).astype(np.int64)
@@ -75,7 +83,8 @@ class RowNumbers:
 
     def mask_of(self, row_ids: RowIds) -> Mask:
         """Mark the places of those of the row ids (ascending) that are here."""
-        if self.order is not None and len(row_ids) > MANY * self.count and self.last - self.first < 8 * self.count:
+        sparse = self.order is not None and not self._is_complete
+        if sparse and len(row_ids) > MANY * self.count and self.last - self.first < 8 * self.count:
             first, last = np.searchsorted(row_ids, [self.first, self.last + 1])
             table = np.zeros(self.last - self.first + 1, dtype=np.bool_)
             table[row_ids[first:last] - self.first] = True

@@ -205,8 +205,8 @@ class Segment:
     def _lists_with(self, mask: Mask, selection: Selection, queries: int) -> Lists | None:
         """Give the lists that hold marked rows; None for all."""
         if self.list_sizes is not None:
-            counts = np.add.reduceat(np.append(mask, False), np.cumsum(self.list_sizes) - self.list_sizes, dtype=np.int64)
-            with_some = np.flatnonzero((counts > 0) & (self.list_sizes > 0))
+            marked = np.searchsorted(np.cumsum(self.list_sizes), np.flatnonzero(mask), side="right")
+            with_some = np.flatnonzero(np.bincount(marked, minlength=len(self.list_sizes)))
         elif self.scanner.list_count > 1 and selection.owners is not None:
             with_some = self.owners.lists_of(selection.owners)
         else:
