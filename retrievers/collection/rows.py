@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -134,6 +134,23 @@ def latest_removal(connection: Connection) -> int:
 def row_ids_of(connection: Connection, tenant: int, ids: Sequence[str]) -> list[int]:
     """Give the row ids of those of a tenant's own ids that exist, in no particular order."""
     return [row_id for (row_id,) in _select_in(connection, "SELECT row_id FROM rows WHERE tenant = ? AND id IN", ids, tenant)]
+
+
+def row_ids_by_id(connection: Connection, tenant: int, ids: Collection[str]) -> dict[str, int]:
+    """Give the row ids of those of a tenant's own ids that exist, by id."""
+    return dict(_select_in(connection, "SELECT id, row_id FROM rows WHERE tenant = ? AND id IN", list(ids), tenant))
+
+
+def replaced_by(connection: Connection, tenant: int, row_ids: Sequence[int]) -> list[int]:
+    """Give those of the rows whose ids rows of a tenant have too."""
+    sql = "SELECT ours.row_id FROM rows ours JOIN rows mine ON mine.tenant = ? AND mine.id = ours.id WHERE ours.row_id IN"
+    return [row_id for (row_id,) in _select_in(connection, sql, row_ids, tenant)]
+
+
+def shared_of(connection: Connection, ids: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
+    """Give what is said about sharing rows of the collection: id, tenant, row id, seen, checksum."""
+    sql = "SELECT id, shared.tenant, row_id, seen, shared.checksum FROM rows JOIN shared USING (row_id) WHERE rows.tenant = 0 AND id IN"
+    return _select_in(connection, sql, ids)
 
 
 def by_ids(connection: Connection, tenant: int, ids: Sequence[str]) -> dict[str, tuple[int, Row]]:

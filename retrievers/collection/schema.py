@@ -6,7 +6,7 @@ names the last ones, so that a reader knows whether what it has kept belongs to 
 ``tenants`` numbers the tenants by name, 0 being the collection itself; ``shared`` says who sees rows of the collection
 besides. ``removals`` lets readers follow deletions without reading every row id again.
 
-What is read from a row, a code, a codec or a setting is compared with its checksum (:mod:`.checksums`).
+What is read from a row, a code, a codec, a setting, a tenant or a share is compared with its checksum (:mod:`.checksums`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ CREATE TABLE codec (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1), name TEXT NOT NULL, config TEXT NOT NULL, learned BLOB NOT NULL,
     checksum INTEGER NOT NULL
 );
-CREATE TABLE tenants (number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE);
+CREATE TABLE tenants (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, checksum INTEGER
+);
 CREATE TABLE rows (
     row_id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, id TEXT NOT NULL, metadata TEXT NOT NULL, text TEXT NOT NULL,
     checksum INTEGER NOT NULL,
