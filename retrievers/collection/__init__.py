@@ -5,6 +5,7 @@ from rarebit.retrievers.collection.filters import And, Compare, Filter, Ids, Not
 from rarebit.retrievers.collection.records import Hit, Row
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
 from rarebit.retrievers.collection.stats import Stats
+from rarebit.retrievers.collection.tenant import Tenant
 
 __all__ = [
     "And",
@@ -19,6 +20,7 @@ __all__ = [
     "Row",
     "Settings",
     "Stats",
+    "Tenant",
     "Where",
     "matches",
 ]

@@ -149,8 +149,8 @@ def replaced_by(connection: Connection, tenant: int, row_ids: Sequence[int]) -> 
 
 def shared_of(connection: Connection, ids: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
     """Give what is said about sharing rows of the collection: id, tenant, row id, seen, checksum."""
-    sql = "SELECT id, shared.tenant, row_id, seen, shared.checksum FROM rows JOIN shared USING (row_id) WHERE rows.tenant = 0 AND id IN"
-    return _select_in(connection, sql, ids)
+    sql = "SELECT id, shared.tenant, row_id, seen, shared.checksum FROM rows JOIN shared USING (row_id)"
+    return _select_in(connection, f"{sql} WHERE rows.tenant = 0 AND id IN", ids)
 
 
 def by_ids(connection: Connection, tenant: int, ids: Sequence[str]) -> dict[str, tuple[int, Row]]:

@@ -25,6 +25,7 @@ from rarebit.retrievers.collection.finest import FinestVectors
 from rarebit.retrievers.collection.live_rows import LiveRows
 from rarebit.retrievers.collection.matching import Matcher, RememberedMatches, can_be_remembered
 from rarebit.retrievers.collection.records import Hit, Row
+from rarebit.retrievers.collection.rows import StoredRow
 from rarebit.retrievers.collection.selection import EVERY_ROW, Selection
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection, State
@@ -106,7 +107,7 @@ class Snapshot:
         found = tenants.shared_with_everyone(self.connection) if known is None else known.found
         if known is None:
             self.known.matches.put(everyone, found, self.state)
-        return tenants.shared_rows(self.connection, self.tenant, found) & self.live  # what was kept may have been deleted since
+        return tenants.shared_rows(self.connection, self.tenant, found) & self.live  # some may be gone
 
     @property
     def sees_everything(self) -> bool:
@@ -190,14 +191,13 @@ class Snapshot:
             stored = self._stored(chunk)
             yield from ((row_id, rows.decoded(stored[row_id])) for row_id in chunk)
 
-    def _stored(self, row_ids: Sequence[int]) -> dict[int, rows.StoredRow]:
+    def _stored(self, row_ids: Sequence[int]) -> dict[int, StoredRow]:
         """Read rows, and look once more whether the tenant may see them, whatever led to them."""
         stored = rows.by_row_ids(self.connection, row_ids)
         for row_id, tenant, *_ in stored.values():
             if tenant != self.tenant and not (tenant == tenants.OWN and row_id in self.shared):
                 raise DamagedFileError(
-                    f"row {row_id} of the file was found among the rows of a tenant that must not see it: restore the file from "
-                    "a backup"
+                    f"row {row_id} was found among those of a tenant that must not see it: restore the file from a backup"
                 )
         return stored
 
@@ -313,6 +313,6 @@ class SearchableSnapshot(Snapshot):
         return [(row_id, min(1.0, max(-1.0, score))) for row_id, score in found]
 
 
-def _hit(stored: rows.StoredRow, score: float, vector: Vector | None) -> Hit:
+def _hit(stored: StoredRow, score: float, vector: Vector | None) -> Hit:
     row = rows.decoded(stored)
     return Hit(row.id, score, row.text, row.metadata, vector)

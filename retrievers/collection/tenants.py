@@ -2,8 +2,8 @@
 
 Every row belongs to one tenant, 0 being the collection itself, and ids are each tenant's own. Rows of the collection can be
 shared with some tenants or with every one; they are stored once. A tenant that replaces or deletes a shared row no longer sees
-it, and nobody else notices. A row of the collection that is replaced stays shared with, and hidden from, those it was. No tenant
-ever sees two rows of one id: its own goes before the collection's.
+it, and nobody else notices. A row of the collection that is replaced stays shared with, and hidden from, those it was. No
+tenant ever sees two rows of one id: its own goes before the collection's.
 """
 
 from __future__ import annotations
@@ -116,6 +116,13 @@ def forget(connection: Connection, tenant: int) -> None:
     connection.execute("DELETE FROM shared WHERE tenant = ?", (tenant,))
     connection.execute("DELETE FROM tenants WHERE number = ?", (tenant,))
     connection.execute("UPDATE state SET tenant_count = tenant_count - 1")
+
+
+def forget_others(connection: Connection, tenant: int | None) -> None:
+    """Remove the names of all tenants but one, and what was shared with them."""
+    for (number,) in connection.execute("SELECT number FROM tenants").fetchall():
+        if number != tenant:
+            forget(connection, number)
 
 
 def hide(connection: Connection, tenant: int, row_ids: Sequence[int]) -> int:

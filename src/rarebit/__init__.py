@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Or,
         Row,
         Stats,
+        Tenant,
         Where,
     )
 
@@ -39,6 +40,7 @@ __all__ = [
     "Or",
     "Row",
     "Stats",
+    "Tenant",
     "Where",
     "__version__",
 ]
