@@ -15,7 +15,7 @@ from rarebit import Collection, cli
 class LengthEncoder:
     """Embeds a text by its length and its first letter."""
 
-    def encode(self, given: str | list[str], *, show_progress_bar: bool) -> np.ndarray:  # noqa: ARG002
+    def encode(self, given: str | list[str], *, show_progress_bar: bool) -> np.ndarray:
         texts = [given] if isinstance(given, str) else given
         vectors = np.array([[len(text), ord(text[0]), 1.0] for text in texts], np.float32)
         return vectors[0] if isinstance(given, str) else vectors

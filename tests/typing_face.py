@@ -28,6 +28,6 @@ def codec_types(vectors: list[list[float]]) -> None:
 
 
 def wrong_uses_are_found(collection: Collection) -> None:
-    collection.search([1.0], k="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    collection.search([1.0], k="3")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     Compare("a", "equals", 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Collection.open(metric="l2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -14,8 +14,8 @@ from rarebit.arrays import Vectors, VectorsLike
 from rarebit.errors import InputError
 from rarebit.retrievers.collection import rows, tenants
 from rarebit.retrievers.collection.arguments import as_count, as_ids
-from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter, matches, matches_everything
+from rarebit.retrievers.collection.handle import Handle
 from rarebit.retrievers.collection.ingest import Batch, Writer
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
@@ -24,11 +24,8 @@ from rarebit.retrievers.collection.storage import Connection
 BATCH_ROWS = 1024
 
 
-class RowOperations:
+class RowOperations(Handle):
     """The half of :class:`rarebit.Collection` and of its tenants that has to do with single rows."""
-
-    _engine: Engine
-    _tenant: str | None
 
     @property
     def path(self) -> Path | None:
