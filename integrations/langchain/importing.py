@@ -51,7 +51,7 @@ def filled(
     source = source_of(given)
     store = make(_model(given, embedding), progress=progress, **keywords)
     try:
-        importing.import_into(store._collection, source, overwrite=overwrite, progress=progress)
+        importing.import_into(store._rows, source, overwrite=overwrite, progress=progress)
     except BaseException:
         if keywords.get("collection") is None:
             store._collection.close()

@@ -9,10 +9,21 @@ from typing import Any, TypedDict
 
 from rarebit.errors import InputError
 from rarebit.integrations.model_fingerprint import fingerprint_of
+from rarebit.integrations.tenancy import Rows, bound
 from rarebit.retrievers.collection import Collection, EmbeddingFingerprint
 from rarebit.retrievers.collection.settings import Metric
+from rarebit.retrievers.collection.tenants import checked_name
 
-STORE_KEYWORDS = ("path", "collection", "relevance_score_fn", "score_key", "ids_from_content", "batch_size", "progress")
+STORE_KEYWORDS = (
+    "path",
+    "collection",
+    "tenant",
+    "relevance_score_fn",
+    "score_key",
+    "ids_from_content",
+    "batch_size",
+    "progress",
+)
 """The store's own keywords, which a misspelt one may have been meant to be."""
 
 
@@ -37,15 +48,17 @@ class CollectionSettings(TypedDict, total=False):
 def collection_for(
     embedding: object,
     path: str | os.PathLike[str] | None,
-    collection: Collection | None,
+    collection: Rows | None,
+    tenant: str | None,
     settings: Mapping[str, Any],
-) -> Collection:
-    """Take the collection that is given, or open one for an embedding model.
+) -> tuple[Collection, Rows]:
+    """Take the collection that is given, or open one for an embedding model; and the handle that a store is bound to.
 
     Args:
         embedding: the model whose name is checked against the one that filled the collection.
         path: of the file; None for memory.
-        collection: an open collection; then neither path nor settings may be given.
+        collection: an open collection, or a tenant's handle; then neither path nor settings may be given.
+        tenant: the name of a tenant; None for the collection itself.
         settings: those of :class:`CollectionSettings`.
 
     Raises:
@@ -54,13 +67,15 @@ def collection_for(
     """
     _check_known(settings)
     if collection is None:
+        tenant = None if tenant is None else checked_name(tenant)  # before a file is made
         fingerprint = settings.get("fingerprint") or fingerprint_of(embedding)
-        return Collection.open(path, **{**settings, "fingerprint": fingerprint})
+        return bound(Collection.open(path, **{**settings, "fingerprint": fingerprint}), tenant)
     given = [*(["path"] if path is not None else []), *settings]
     if given:
         raise InputError(f"got collection= together with {given}, wanted either: pass these to Collection.open() instead")
-    collection.check_fingerprint(fingerprint_of(embedding))
-    return collection
+    opened, rows = bound(collection, tenant)
+    opened.check_fingerprint(fingerprint_of(embedding))
+    return opened, rows
 
 
 def _check_known(settings: Mapping[str, Any]) -> None:

@@ -15,15 +15,14 @@ from collections.abc import Collection as Names
 from typing import Any, Literal, TypeAlias
 
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
-from langchain_core.vectorstores import VectorStore
 
 from rarebit.arrays import VectorsLike
 from rarebit.errors import InputError
+from rarebit.integrations.langchain.bound_store import BoundStore
 from rarebit.integrations.langchain.documents import document_of
 from rarebit.integrations.langchain.filters import FilterLike, as_filter
-from rarebit.retrievers.collection import Collection, Hit
+from rarebit.retrievers.collection import Hit
 
 MMR_FETCH_K = 20
 """Candidates of maximal marginal relevance, as in every LangChain store."""
@@ -40,11 +39,9 @@ NEEDLESS = ("fetch_k", "lambda_mult", "verbose")
 """Keywords that other stores' searches take, and that change nothing here: filters always run before the search."""
 
 
-class SearchableStore(VectorStore):
+class SearchableStore(BoundStore):
     """The searches of :class:`~rarebit.integrations.langchain.RarebitVectorStore`."""
 
-    _embedding: Embeddings
-    _collection: Collection
     _relevance_score_fn: Callable[[float], float] | None
     _score_key: str | None
 
@@ -127,7 +124,7 @@ class SearchableStore(VectorStore):
             InputError: and its kinds, for a vector, filter or keyword that cannot be used.
         """
         refuse_unknown(kwargs)
-        return self._scored(self._collection.search(embedding, k, filter=as_filter(filter), candidates=candidates))
+        return self._scored(self._rows.search(embedding, k, filter=as_filter(filter), candidates=candidates))
 
     async def asimilarity_search_with_score_by_vector(
         self, embedding: VectorsLike, k: int = 4, filter: FilterLike | None = None, **kwargs: Any
@@ -185,7 +182,7 @@ class SearchableStore(VectorStore):
             InputError: and its kinds, for a vector, number, filter or keyword that cannot be used.
         """
         refuse_unknown(kwargs)
-        hits = self._collection.search_mmr(embedding, k, fetch_k=fetch_k, lambda_mult=lambda_mult, filter=as_filter(filter))
+        hits = self._rows.search_mmr(embedding, k, fetch_k=fetch_k, lambda_mult=lambda_mult, filter=as_filter(filter))
         return documents_of(self._scored(hits))
 
     def hybrid_search(
@@ -232,7 +229,7 @@ class SearchableStore(VectorStore):
 
     def lexical_search(self, query: str, k: int = 4, filter: FilterLike | None = None) -> list[Document]:
         """Find the k documents that match the words of a text best, by BM25; nothing is embedded."""
-        return documents_of(self._scored(self._collection.search_lexical(query, k, filter=as_filter(filter))))
+        return documents_of(self._scored(self._rows.search_lexical(query, k, filter=as_filter(filter))))
 
     async def alexical_search(self, query: str, k: int = 4, filter: FilterLike | None = None) -> list[Document]:
         """Do as :meth:`lexical_search`."""
@@ -251,7 +248,7 @@ class SearchableStore(VectorStore):
     ) -> list[Document]:
         if fusion == "rrf" and alpha is not None:
             raise InputError(f"got alpha={alpha!r} with fusion='rrf', which has no weights: leave one of them out")
-        hits = self._collection.search_hybrid(
+        hits = self._rows.search_hybrid(
             embedding,
             query,
             k,
@@ -265,7 +262,7 @@ class SearchableStore(VectorStore):
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         if self._relevance_score_fn is not None:
             return self._relevance_score_fn
-        return _positive_part if self._collection.settings.metric == "cosine" else _logistic
+        return _positive_part if self._rows.settings.metric == "cosine" else _logistic
 
     def _scored(self, hits: Sequence[Hit]) -> Scored:
         return [(document_of(hit, self._score_key), hit.score) for hit in hits]

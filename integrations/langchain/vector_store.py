@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from langchain_core.documents import Document
@@ -16,13 +14,14 @@ from langchain_core.runnables.config import run_in_executor
 
 from rarebit.arrays import Vectors
 from rarebit.errors import InputError
+from rarebit.integrations.langchain.bound_store import file_in
 from rarebit.integrations.langchain.documents import NewPassages, columns_of, document_of
 from rarebit.integrations.langchain.embedding import aembed, embed
 from rarebit.integrations.langchain.filters import FilterLike, as_filter
 from rarebit.integrations.langchain.importing import filled
 from rarebit.integrations.langchain.opening import CollectionSettings, collection_for
 from rarebit.integrations.langchain.searching import SearchableStore, refuse_unknown
-from rarebit.retrievers.collection import Collection
+from rarebit.integrations.tenancy import Rows
 from rarebit.retrievers.collection.row_operations import Handling
 
 BATCH_SIZE = 256
@@ -46,8 +45,11 @@ class RarebitVectorStore(SearchableStore):
             The embedding model.
         path: str | os.PathLike | None
             The file; created on first use. None keeps everything in memory.
-        collection: Collection | None
-            An open collection, instead of ``path`` and settings.
+        collection: Collection | Tenant | None
+            An open collection, or a tenant's handle, instead of ``path`` and settings.
+        tenant: str | None
+            The tenant to whom every read and write of the store is bound: it sees its own documents and those shared with it,
+            and its ids are its own. None is the collection itself, which does not see the documents of tenants.
         relevance_score_fn: Callable[[float], float] | None
             Maps a score to a relevance in [0, 1]. By default a cosine is its own relevance and 0 where it is negative, so
             a ``score_threshold`` means the cosine that scores show; an inner product x, which has no bounds, becomes
@@ -118,6 +120,12 @@ class RarebitVectorStore(SearchableStore):
             await store.aadd_documents(documents)
             await store.asimilarity_search("tea")
 
+    Tenants:
+        .. code-block:: python
+
+            store.for_tenant("acme").add_texts(["The kettle is on."])  # one file, one open collection
+            store.collection.share(filter=Compare("kind", "eq", "manual"))  # stored once, seen by every tenant
+
     Use as Retriever:
         .. code-block:: python
 
@@ -131,7 +139,8 @@ class RarebitVectorStore(SearchableStore):
         embedding: Embeddings,
         *,
         path: str | os.PathLike[str] | None = None,
-        collection: Collection | None = None,
+        collection: Rows | None = None,
+        tenant: str | None = None,
         relevance_score_fn: Callable[[float], float] | None = None,
         score_key: str | None = None,
         ids_from_content: bool = False,
@@ -146,34 +155,12 @@ class RarebitVectorStore(SearchableStore):
             FingerprintError, SettingsError: the file was filled by another model, or made with other settings.
         """
         self._embedding = embedding
-        self._collection = collection_for(embedding, path, collection, settings)
+        self._collection, self._rows = collection_for(embedding, path, collection, tenant, settings)
         self._relevance_score_fn = relevance_score_fn
         self._score_key = score_key
         self._ids_from_content = ids_from_content
         self._batch_size = batch_size
         self._progress = progress
-
-    @property
-    def collection(self) -> Collection:
-        """The collection underneath, for everything that LangChain has no word for."""
-        return self._collection
-
-    @property
-    def embeddings(self) -> Embeddings:
-        """The embedding model."""
-        return self._embedding
-
-    def close(self) -> None:
-        """Close the collection underneath, also one that was given."""
-        self._collection.close()
-
-    def __enter__(self: Store) -> Store:
-        """Use the store in a ``with`` block, which closes it."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the collection underneath."""
-        self.close()
 
     @classmethod
     def from_texts(
@@ -262,7 +249,7 @@ class RarebitVectorStore(SearchableStore):
             InputError: and its kinds, for what cannot be kept; nothing is changed then.
         """
         del kwargs
-        new = self._checked(texts, metadatas, ids).without_near_duplicates(self._collection, near_duplicates)
+        new = self._checked(texts, metadatas, ids).without_near_duplicates(self._rows, near_duplicates)
         return self._keep(new, embed(*self._to_embed(new, batch_size), progress=self._shown(progress)), near_duplicates)
 
     async def aadd_texts(
@@ -279,7 +266,7 @@ class RarebitVectorStore(SearchableStore):
         """Do as :meth:`add_texts`, with the embedding model's own asynchronous method."""
         del kwargs
         checked = self._checked(texts, metadatas, ids)
-        new = await run_in_executor(None, checked.without_near_duplicates, self._collection, near_duplicates)
+        new = await run_in_executor(None, checked.without_near_duplicates, self._rows, near_duplicates)
         vectors = await aembed(*self._to_embed(new, batch_size), progress=self._shown(progress))
         return await run_in_executor(None, self._keep, new, vectors, near_duplicates)
 
@@ -305,7 +292,7 @@ class RarebitVectorStore(SearchableStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Read documents by their ids, in that order; missing ones are left out."""
-        return [document_of(row) for row in self._collection.get(ids)]
+        return [document_of(row) for row in self._rows.get(ids)]
 
     def delete(
         self, ids: Sequence[str] | None = None, *, filter: FilterLike | None = None, delete_all: bool = False, **kwargs: Any
@@ -333,21 +320,10 @@ class RarebitVectorStore(SearchableStore):
                 "pass ids=, filter= or both, or delete_all=True alone to delete every document"
             )
         if delete_all:
-            self._collection.delete_all()
+            self._rows.delete_all()
         else:
-            self._collection.delete(ids, filter=tree)
+            self._rows.delete(ids, filter=tree)
         return True
-
-    def save_local(self, folder_path: str | os.PathLike[str], index_name: str = "index") -> None:
-        """Write a copy of the store to ``folder_path/index_name.rarebit``; an older copy is replaced.
-
-        A store that is kept in that very file is saved already, and is left alone.
-        """
-        target = _file_in(folder_path, index_name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        own = self._collection.path
-        if own is None or not target.exists() or not target.samefile(own):
-            self._collection.backup(target, overwrite=True)
 
     @classmethod
     def load_local(
@@ -366,13 +342,13 @@ class RarebitVectorStore(SearchableStore):
             embeddings: the embedding model.
             index_name: name of the file, without its ending.
             allow_dangerous_deserialization: without meaning, as nothing is unpickled; accepted for code that passes it.
-            **kwargs: as in the class; ``read_only=True`` leaves the file as it is.
+            **kwargs: as in the class; ``read_only=True`` leaves the file as it is, ``tenant=`` binds the store to a tenant.
 
         Raises:
             CollectionNotFoundError: the file does not exist.
         """
         del allow_dangerous_deserialization
-        return cls(embeddings, path=_file_in(folder_path, index_name), create=False, **kwargs)
+        return cls(embeddings, path=file_in(folder_path, index_name), create=False, **kwargs)
 
     def _checked(
         self,
@@ -383,16 +359,12 @@ class RarebitVectorStore(SearchableStore):
         return NewPassages.of(texts, metadatas, ids, from_content=self._ids_from_content)
 
     def _to_embed(self, new: NewPassages, batch_size: int | None) -> tuple[Embeddings, list[str], int | None, int]:
-        dim = self._collection.settings.dim
+        dim = self._rows.settings.dim
         return self._embedding, new.texts, dim, self._batch_size if batch_size is None else batch_size
 
     def _shown(self, progress: bool | None) -> bool:
         return self._progress if progress is None else progress
 
     def _keep(self, new: NewPassages, vectors: Vectors, near_duplicates: Handling | None) -> list[str]:
-        stands = self._collection.add(vectors, new.texts, new.metadatas, new.ids, near_duplicates=near_duplicates)
+        stands = self._rows.add(vectors, new.texts, new.metadatas, new.ids, near_duplicates=near_duplicates)
         return new.answers(stands)
-
-
-def _file_in(folder: str | os.PathLike[str], index_name: str) -> Path:
-    return Path(folder) / f"{index_name}.rarebit"

@@ -14,6 +14,7 @@ from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from rarebit.errors import CollectionError, CollectionNotFoundError
+from rarebit.integrations.tenancy import Rows
 from rarebit.retrievers.collection import Collection
 
 JSON_SUFFIX = ".json"
@@ -26,17 +27,17 @@ def beside(persist_path: str | os.PathLike[str]) -> str:
     return path.removesuffix(JSON_SUFFIX) + SUFFIX if path.endswith(JSON_SUFFIX) else path
 
 
-def write(collection: Collection, persist_path: str | os.PathLike[str], fs: AbstractFileSystem | None) -> None:
-    """Write a copy of the collection; nothing to do if that place is where the collection lives."""
+def write(rows: Rows, persist_path: str | os.PathLike[str], fs: AbstractFileSystem | None) -> None:
+    """Write a copy of the collection, or of what a tenant sees of it; nothing to do if the collection lives at that place."""
     target = beside(persist_path)
     if fs is not None and not isinstance(fs, LocalFileSystem):
-        _upload(collection, target, fs)
+        _upload(rows, target, fs)
         return
     local = _local(target)
-    if collection.path is not None and local.exists() and local.samefile(collection.path):
+    if rows.path is not None and local.exists() and local.samefile(rows.path):
         return
     local.parent.mkdir(parents=True, exist_ok=True)
-    collection.backup(local, overwrite=True)
+    rows.backup(local, overwrite=True)
 
 
 def read(persist_path: str | os.PathLike[str], fs: AbstractFileSystem | None) -> Path | Collection:
@@ -63,10 +64,10 @@ def _check_exists(source: str, *, exists: bool) -> None:
         raise CollectionNotFoundError(f"no persisted store at {source}, wanted one that persist() wrote: check the path")
 
 
-def _upload(collection: Collection, target: str, fs: AbstractFileSystem) -> None:
+def _upload(rows: Rows, target: str, fs: AbstractFileSystem) -> None:
     with TemporaryDirectory() as folder:
         copy = Path(folder, "copy")
-        collection.backup(copy)
+        rows.backup(copy)
         fs.makedirs(fs._parent(target), exist_ok=True)
         fs.put_file(str(copy), target)
 

@@ -12,7 +12,8 @@ from llama_index.core.vector_stores.types import VectorStoreQueryMode
 from rarebit.arrays import VectorsLike
 from rarebit.errors import InputError
 from rarebit.integrations.llama_index.filters import restricted
-from rarebit.retrievers.collection import Collection, Filter, Hit
+from rarebit.integrations.tenancy import Rows
+from rarebit.retrievers.collection import Filter, Hit
 from rarebit.retrievers.collection.searching import HYBRID_CANDIDATES, MMR_CANDIDATES
 
 MMR_CANDIDATES_PER_HIT = 4
@@ -24,7 +25,7 @@ OPTIONS = ("mmr_threshold", "mmr_prefetch_k")
 """Keywords that a query takes beside the VectorStoreQuery."""
 
 
-def search(collection: Collection, query: VectorStoreQuery, options: Mapping[str, Any], *, include_vectors: bool) -> list[Hit]:
+def search(rows: Rows, query: VectorStoreQuery, options: Mapping[str, Any], *, include_vectors: bool) -> list[Hit]:
     """Search as a query says, best first.
 
     Raises:
@@ -34,20 +35,18 @@ def search(collection: Collection, query: VectorStoreQuery, options: Mapping[str
     if unknown:
         raise InputError(f"got the query keywords {unknown}, wanted none but {list(OPTIONS)}: remove or correct them")
     tree = restricted(query.filters, query.node_ids, query.doc_ids)
-    return _search_of(query.mode)(collection, query, tree, options, include_vectors)
+    return _search_of(query.mode)(rows, query, tree, options, include_vectors)
 
 
-def _dense(
-    collection: Collection, query: VectorStoreQuery, tree: Filter | None, _: Mapping[str, Any], include_vectors: bool
-) -> list[Hit]:
-    return collection.search(_embedding(query), query.similarity_top_k, filter=tree, include_vectors=include_vectors)
+def _dense(rows: Rows, query: VectorStoreQuery, tree: Filter | None, _: Mapping[str, Any], include_vectors: bool) -> list[Hit]:
+    return rows.search(_embedding(query), query.similarity_top_k, filter=tree, include_vectors=include_vectors)
 
 
 def _mmr(
-    collection: Collection, query: VectorStoreQuery, tree: Filter | None, options: Mapping[str, Any], include_vectors: bool
+    rows: Rows, query: VectorStoreQuery, tree: Filter | None, options: Mapping[str, Any], include_vectors: bool
 ) -> list[Hit]:
     fetch_k = options.get("mmr_prefetch_k")
-    return collection.search_mmr(
+    return rows.search_mmr(
         _embedding(query),
         query.similarity_top_k,
         fetch_k=max(MMR_CANDIDATES, MMR_CANDIDATES_PER_HIT * query.similarity_top_k) if fetch_k is None else fetch_k,
@@ -58,20 +57,18 @@ def _mmr(
 
 
 def _lexical(
-    collection: Collection, query: VectorStoreQuery, tree: Filter | None, _: Mapping[str, Any], include_vectors: bool
+    rows: Rows, query: VectorStoreQuery, tree: Filter | None, _: Mapping[str, Any], include_vectors: bool
 ) -> list[Hit]:
     k = query.similarity_top_k if query.sparse_top_k is None else query.sparse_top_k
-    hits = collection.search_lexical(_words(query), k, filter=tree)
+    hits = rows.search_lexical(_words(query), k, filter=tree)
     if not (include_vectors and hits):
         return hits
-    vectors = collection.vectors([hit.id for hit in hits])
+    vectors = rows.vectors([hit.id for hit in hits])
     return [replace(hit, vector=vector) for hit, vector in zip(hits, vectors, strict=True)]
 
 
-def _hybrid(
-    collection: Collection, query: VectorStoreQuery, tree: Filter | None, _: Mapping[str, Any], include_vectors: bool
-) -> list[Hit]:
-    return collection.search_hybrid(
+def _hybrid(rows: Rows, query: VectorStoreQuery, tree: Filter | None, _: Mapping[str, Any], include_vectors: bool) -> list[Hit]:
+    return rows.search_hybrid(
         _embedding(query),
         _words(query),
         query.similarity_top_k if query.hybrid_top_k is None else query.hybrid_top_k,
@@ -83,7 +80,7 @@ def _hybrid(
     )
 
 
-Search: TypeAlias = Callable[[Collection, VectorStoreQuery, Filter | None, Mapping[str, Any], bool], list[Hit]]
+Search: TypeAlias = Callable[[Rows, VectorStoreQuery, Filter | None, Mapping[str, Any], bool], list[Hit]]
 
 MODES: Mapping[VectorStoreQueryMode, Search] = {
     VectorStoreQueryMode.DEFAULT: _dense,

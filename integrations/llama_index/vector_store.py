@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,19 +12,22 @@ from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores import MetadataFilters, VectorStoreQuery, VectorStoreQueryResult
-from llama_index.core.vector_stores.types import DEFAULT_PERSIST_DIR, DEFAULT_PERSIST_FNAME, BasePydanticVectorStore
+from llama_index.core.vector_stores.types import DEFAULT_PERSIST_DIR, DEFAULT_PERSIST_FNAME
 
 from rarebit.errors import InputError
 from rarebit.integrations.llama_index import persistence
+from rarebit.integrations.llama_index.async_twins import AsyncTwins
 from rarebit.integrations.llama_index.filters import restricted
 from rarebit.integrations.llama_index.importing import source_of
 from rarebit.integrations.llama_index.nodes import REF_DOC_ID, to_node, to_row
 from rarebit.integrations.llama_index.querying import search
-from rarebit.retrievers.collection import Collection, Compare, EmbeddingFingerprint
+from rarebit.integrations.tenancy import Rows, bound
+from rarebit.retrievers.collection import Collection, Compare, EmbeddingFingerprint, Tenant
 from rarebit.retrievers.collection.collection import LOCK_TIMEOUT
 from rarebit.retrievers.collection.filters import matches_everything
 from rarebit.retrievers.collection.row_operations import BATCH_ROWS, Handling
 from rarebit.retrievers.collection.settings import CHANGEABLE, Metric
+from rarebit.retrievers.collection.tenants import checked_name
 from rarebit.retrievers.importing import import_into
 
 DEFAULT_NAMESPACE = "default"
@@ -33,7 +35,7 @@ NAMESPACE_SEPARATOR = "__"
 _DEFAULTS = {"read_only": False, "lock_timeout": LOCK_TIMEOUT}
 
 
-class RarebitVectorStore(BasePydanticVectorStore):
+class RarebitVectorStore(AsyncTwins):
     """A vector store in one SQLite file, or in memory, that searches small codes and keeps the nodes.
 
     Setup:
@@ -60,6 +62,10 @@ class RarebitVectorStore(BasePydanticVectorStore):
         All operators of LlamaIndex, and / or / not, nested; together with ``node_ids`` and ``doc_ids``, every one must hold.
         A key ``"a.b"`` also reaches into dictionaries. A row's document id is the key ``"_ref_doc_id"``.
 
+    Tenants:
+        ``RarebitVectorStore("docs.rarebit", tenant="acme")``, or ``store.for_tenant("acme")`` over the same open collection.
+        ``store.client.share(...)`` lets tenants see nodes of the collection, which are stored once.
+
     Note:
         ``VectorStoreIndex.as_retriever()`` asks only for the image and index nodes of an index that was filled with any in this
         process. ``VectorIndexRetriever(index)`` searches all of them.
@@ -71,6 +77,7 @@ class RarebitVectorStore(BasePydanticVectorStore):
     flat_metadata: bool = Field(default=False, exclude=True)
 
     path: str | None = Field(default=None, description="File of the collection; None is in memory.")
+    tenant: str | None = Field(default=None, description="Tenant to whom every read and write is bound.")
     include_embeddings: bool = Field(default=False, description="Put the decoded embeddings on the nodes that come back.")
     batch_size: int = Field(default=BATCH_ROWS, ge=1, description="Nodes encoded and written at once.")
     progress: bool = Field(default=False, description="Show a progress bar while adding.")
@@ -89,12 +96,14 @@ class RarebitVectorStore(BasePydanticVectorStore):
     lock_timeout: float = Field(default=LOCK_TIMEOUT, description="Seconds to wait for another writer.")
 
     _collection: Collection = PrivateAttr()
+    _rows: Rows = PrivateAttr()
 
     def __init__(
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        collection: Collection | None = None,
+        collection: Rows | None = None,
+        tenant: str | None = None,
         include_embeddings: bool = False,
         batch_size: int = BATCH_ROWS,
         progress: bool = False,
@@ -115,7 +124,9 @@ class RarebitVectorStore(BasePydanticVectorStore):
 
         Args:
             path: of the file; None keeps the store in memory.
-            collection: an open collection to use instead; then neither a path nor settings can be given.
+            collection: an open collection, or a tenant's handle, to use instead; then neither a path nor settings can be given.
+            tenant: to whom every read and write of the store is bound: it sees its own nodes and those shared with it, and its
+                ids are its own. None is the collection itself, which does not see the nodes of tenants.
             include_embeddings: put the embeddings on the nodes that come back, as they are kept: under cosine at length 1.
             batch_size: nodes encoded and written at once.
             progress: show a progress bar while adding.
@@ -151,13 +162,17 @@ class RarebitVectorStore(BasePydanticVectorStore):
             "read_only": read_only,
             "lock_timeout": lock_timeout,
         }
-        opened = Collection.open(**asked) if collection is None else _alone(collection, asked)
+        tenant = None if tenant is None else checked_name(tenant)  # before a file is made
+        opened, rows = bound(Collection.open(**asked) if collection is None else _alone(collection, asked), tenant)
         chosen = ("codec", "fine") if opened.settings.is_chosen else ()
         kept = {name: getattr(opened.settings, name) for name in asked if name not in chosen and hasattr(opened.settings, name)}
         own = {"include_embeddings": include_embeddings, "batch_size": batch_size, "progress": progress}
-        fields = {**asked, **kept, **own, "path": None if opened.path is None else str(opened.path)}
-        super().__init__(**fields)
-        self._collection = opened
+        where = {
+            "path": None if opened.path is None else str(opened.path),
+            "tenant": rows.name if isinstance(rows, Tenant) else None,
+        }
+        super().__init__(**{**asked, **kept, **own, **where})
+        self._collection, self._rows = opened, rows
 
     @classmethod
     def class_name(cls) -> str:
@@ -186,7 +201,7 @@ class RarebitVectorStore(BasePydanticVectorStore):
         found = source_of(source, docstore)
         store = cls(progress=progress, **settings)
         try:
-            import_into(store.client, found, overwrite=overwrite, progress=progress)
+            import_into(store._rows, found, overwrite=overwrite, progress=progress)
         except BaseException:
             if settings.get("collection") is None:
                 store.close()
@@ -204,11 +219,15 @@ class RarebitVectorStore(BasePydanticVectorStore):
 
     @property
     def client(self) -> Collection:
-        """The collection behind the store."""
+        """The collection behind the store; it is not bound to a tenant."""
         return self._collection
 
+    def for_tenant(self, tenant: str) -> RarebitVectorStore:
+        """Give a store of another tenant over the same open collection; closing either closes the collection of both."""
+        return type(self)(**{**self.__getstate__(), "tenant": tenant})
+
     def close(self) -> None:
-        """Close the collection behind the store, also one that was given."""
+        """Close the collection behind the store, also one that was given, for every tenant."""
         self._collection.close()
 
     def __enter__(self) -> RarebitVectorStore:
@@ -237,7 +256,7 @@ class RarebitVectorStore(BasePydanticVectorStore):
         """
         last = {node.node_id: node for node in nodes}
         rows = [to_row(node) for node in last.values()]
-        self._collection.add(
+        self._rows.add(
             [_embedding(node) for node in last.values()],
             texts=[row.text for row in rows],
             metadatas=[row.metadata for row in rows],
@@ -266,7 +285,7 @@ class RarebitVectorStore(BasePydanticVectorStore):
             InputError: an unsupported mode, an unknown keyword, a query without the embedding or the words that its mode needs,
                 or, as FilterError, a filter that cannot be understood.
         """
-        hits = search(self._collection, query, kwargs, include_vectors=self.include_embeddings)
+        hits = search(self._rows, query, kwargs, include_vectors=self.include_embeddings)
         return VectorStoreQueryResult(
             nodes=[to_node(hit, None if hit.vector is None else hit.vector.tolist()) for hit in hits],
             similarities=[hit.score for hit in hits],
@@ -278,16 +297,16 @@ class RarebitVectorStore(BasePydanticVectorStore):
 
         With neither, all nodes; with an empty list of ids, none.
         """
-        rows = self._collection.get(node_ids, filter=restricted(filters))
+        rows = self._rows.get(node_ids, filter=restricted(filters))
         if not (self.include_embeddings and rows):
             return [to_node(row) for row in rows]
-        vectors = self._collection.vectors([row.id for row in rows])
+        vectors = self._rows.vectors([row.id for row in rows])
         return [to_node(row, vector.tolist()) for row, vector in zip(rows, vectors, strict=True)]
 
     def delete(self, ref_doc_id: str | None, **delete_kwargs: Any) -> None:  # noqa: ARG002
         """Delete the nodes of a document, and the document itself if it is stored whole; None deletes nothing."""
         if ref_doc_id is not None:
-            self._collection.delete(filter=Compare(REF_DOC_ID, "eq", ref_doc_id))
+            self._rows.delete(filter=Compare(REF_DOC_ID, "eq", ref_doc_id))
 
     def delete_nodes(
         self,
@@ -301,37 +320,11 @@ class RarebitVectorStore(BasePydanticVectorStore):
         """
         tree = restricted(filters)
         if node_ids is not None or (tree is not None and not matches_everything(tree)):
-            self._collection.delete(node_ids, filter=tree)
+            self._rows.delete(node_ids, filter=tree)
 
     def clear(self) -> None:
-        """Delete every node; settings and the trained codec stay."""
-        self._collection.delete_all()
-
-    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """Do as :meth:`add` in a thread."""
-        return await asyncio.to_thread(self.add, nodes, **kwargs)
-
-    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Do as :meth:`query` in a thread."""
-        return await asyncio.to_thread(self.query, query, **kwargs)
-
-    async def aget_nodes(self, node_ids: Sequence[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Do as :meth:`get_nodes` in a thread."""
-        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
-
-    async def adelete(self, ref_doc_id: str | None, **delete_kwargs: Any) -> None:
-        """Do as :meth:`delete` in a thread."""
-        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
-
-    async def adelete_nodes(
-        self, node_ids: Sequence[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
-    ) -> None:
-        """Do as :meth:`delete_nodes` in a thread."""
-        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
-
-    async def aclear(self) -> None:
-        """Do as :meth:`clear` in a thread."""
-        await asyncio.to_thread(self.clear)
+        """Delete every node that the store sees; settings and the trained codec stay."""
+        self._rows.delete_all()
 
     def persist(self, persist_path: str | os.PathLike[str], fs: AbstractFileSystem | None = None) -> None:
         """Write a copy of the store to a path; a store that lives there is durable already, and nothing is done.
@@ -340,8 +333,10 @@ class RarebitVectorStore(BasePydanticVectorStore):
             persist_path: where :meth:`from_persist_path` will look. For ``x.json``, which a StorageContext passes, the copy is
                 ``x.rarebit``; at the JSON's place LlamaIndex would take it for a store of its own.
             fs: an fsspec file system; None is the local one.
+
+        The copy of a tenant's store has the rows that this tenant sees, and no others.
         """
-        persistence.write(self._collection, persist_path, fs)
+        persistence.write(self._rows, persist_path, fs)
 
     @classmethod
     def from_persist_path(
@@ -377,14 +372,14 @@ class RarebitVectorStore(BasePydanticVectorStore):
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as the collection does: a file as its path, a store in memory with its content."""
         own = {"include_embeddings": self.include_embeddings, "batch_size": self.batch_size, "progress": self.progress}
-        return {"collection": self._collection, **own}
+        return {"collection": self._collection, "tenant": self.tenant, **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open again what was pickled."""
         self.__init__(**state)  # type: ignore[misc]
 
 
-def _alone(collection: Collection, asked: Mapping[str, Any]) -> Collection:
+def _alone(collection: Rows, asked: Mapping[str, Any]) -> Rows:
     """Refuse settings beside a collection, which has its own."""
     given = [name for name, value in asked.items() if value != _DEFAULTS.get(name)]
     if given:

@@ -103,7 +103,8 @@ def _unlike_their_rows(snapshot: Snapshot, *, progress: bool) -> Iterator[str]:
 
 
 def _of_sharing(connection: Connection) -> Iterator[str]:
-    """Look at what is said about shared rows: it must be what was stored, about rows of the collection."""
+    """Look at what is said about tenants and shared rows: it must be what was stored, about rows of the collection."""
+    yield from _named(partial(tenants.names, connection))
     for (tenant,) in connection.execute("SELECT DISTINCT tenant FROM shared").fetchall():
         yield from _named(partial(tenants.shared_rows, connection, tenant, BitMap64()))
     sql = "SELECT count(*) FROM shared WHERE row_id NOT IN (SELECT row_id FROM rows WHERE tenant = 0)"

@@ -14,7 +14,7 @@ import numpy as np
 
 from rarebit.arrays import VectorsLike
 from rarebit.errors import InputError
-from rarebit.retrievers.collection import checking, rows, tenants
+from rarebit.retrievers.collection import checking, copying, rows, tenants
 from rarebit.retrievers.collection.arguments import as_ids, as_seconds
 from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter
@@ -244,19 +244,7 @@ class Collection(RowOperations, Searches):
 
     def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a copy of the newest commit to another file, whole or not at all; the collection may be in use."""
-        target = Path(path).resolve()
-        if target.is_dir():
-            raise InputError(f"{target} is a folder, wanted the path of a file")
-        if target.exists() and not overwrite:
-            raise InputError(f"{target} exists already: choose another path, or pass overwrite=True")
-        if self.path is not None and target.exists() and target.samefile(self.path):
-            raise InputError(f"{target} is the collection itself: choose another path")
-        if Path(f"{target}-wal").exists():
-            raise InputError(
-                f"{target} is open elsewhere, or was not closed properly, and its log {target.name}-wal would change the copy: "
-                "close it (or open and close it once), or choose another path"
-            )
-        self._engine.storage.copy_to(target)
+        copying.copy_whole(self._engine, path, overwrite=overwrite)
 
     def check(self, *, progress: bool = False) -> list[str]:
         """Look for damage: read everything once, and compare every table with the rows.

@@ -179,9 +179,10 @@ class Writer:
             part, encoded = part.at(kept), encoded.at(kept)
         ids = [row.id for row in part.new]
         near = self.settings.near_duplicate_index
-        rows.delete(self._connection, rows.row_ids_of(self._connection, self._tenant, ids), near)
-        tenants.hide_ids(self._connection, self._tenant, ids)
-        rows.insert(self._connection, self._tenant, part.new, encoded, part.bands)
+        with tenants.replacing(self._connection, self._tenant, ids):
+            rows.delete(self._connection, rows.row_ids_of(self._connection, self._tenant, ids), near)
+            tenants.hide_ids(self._connection, self._tenant, ids)
+            rows.insert(self._connection, self._tenant, part.new, encoded, part.bands)
         if training.is_due(self._connection, self.settings, self._codecs[0]):
             self._train()
         if inverted_lists.are_due(read_state(self._connection), self._codecs[0], self._lists):

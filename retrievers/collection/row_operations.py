@@ -14,8 +14,8 @@ from rarebit.arrays import Vectors, VectorsLike
 from rarebit.errors import InputError, SettingsError
 from rarebit.retrievers.collection import rows, tenants
 from rarebit.retrievers.collection.arguments import as_count, as_ids
-from rarebit.retrievers.collection.engine import Handle
 from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter, matches, matches_everything
+from rarebit.retrievers.collection.handle import Handle
 from rarebit.retrievers.collection.ingest import Batch, Writer, check_unique, without_vectors
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -180,9 +180,21 @@ def row_ids_of(connection: Connection, tenant: int, ids: Sequence[str]) -> list[
     return [row_id for (row_id,) in _select_in(connection, "SELECT row_id FROM rows WHERE tenant = ? AND id IN", ids, tenant)]
 
 
-def stored_ids(connection: Connection, tenant: int, ids: Sequence[str]) -> dict[str, int]:
+def stored_ids(connection: Connection, tenant: int, ids: Collection[str]) -> dict[str, int]:
     """Give those of a tenant's own ids that exist, with their row ids."""
-    return dict(_select_in(connection, "SELECT id, row_id FROM rows WHERE tenant = ? AND id IN", ids, tenant))
+    return dict(_select_in(connection, "SELECT id, row_id FROM rows WHERE tenant = ? AND id IN", list(ids), tenant))
+
+
+def replaced_by(connection: Connection, tenant: int, row_ids: Sequence[int]) -> list[int]:
+    """Give those of the rows whose ids rows of a tenant have too."""
+    sql = "SELECT ours.row_id FROM rows ours JOIN rows mine ON mine.tenant = ? AND mine.id = ours.id WHERE ours.row_id IN"
+    return [row_id for (row_id,) in _select_in(connection, sql, row_ids, tenant)]
+
+
+def shared_of(connection: Connection, ids: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
+    """Give what is said about sharing rows of the collection: id, tenant, row id, seen, checksum."""
+    sql = "SELECT id, shared.tenant, row_id, seen, shared.checksum FROM rows JOIN shared USING (row_id)"
+    return _select_in(connection, f"{sql} WHERE rows.tenant = 0 AND id IN", ids)
 
 
 def by_ids(connection: Connection, tenant: int, ids: Sequence[str]) -> dict[str, tuple[int, Row]]:

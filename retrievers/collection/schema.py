@@ -8,7 +8,7 @@ inverted lists that codes lie in, where there are enough of them; ``lexical`` is
 besides. ``near_duplicates`` holds the bands of the texts, where a threshold is set. ``removals`` lets readers follow deletions
 without reading every row id again.
 
-What is read from a row, a code, a codec or a setting is compared with its checksum (:mod:`.checksums`).
+What is read from a row, a code, a codec, a setting, a tenant or a share is compared with its checksum (:mod:`.checksums`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ CREATE TABLE codec (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1), name TEXT NOT NULL, config TEXT NOT NULL, learned BLOB NOT NULL,
     checksum INTEGER NOT NULL
 );
-CREATE TABLE tenants (number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE);
+CREATE TABLE tenants (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, checksum INTEGER
+);
 CREATE TABLE rows (
     row_id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, id TEXT NOT NULL, metadata TEXT NOT NULL, text TEXT NOT NULL,
     checksum INTEGER NOT NULL,

@@ -12,9 +12,9 @@ from rarebit.arrays import VectorsLike, as_vector
 from rarebit.errors import InputError
 from rarebit.retrievers.collection import ranking
 from rarebit.retrievers.collection.arguments import as_count, as_share
-from rarebit.retrievers.collection.engine import Handle
 from rarebit.retrievers.collection.explanation import Explanation, Steps
 from rarebit.retrievers.collection.filters import Filter, as_filter
+from rarebit.retrievers.collection.handle import Handle
 from rarebit.retrievers.collection.records import Hit
 
 MMR_CANDIDATES = 50

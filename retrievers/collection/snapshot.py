@@ -14,7 +14,7 @@ from pyroaring import BitMap64
 from rarebit.arrays import Queries, RowIdMatrix, ScoreMatrix, Vector, Vectors
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.scanning import NOWHERE
-from rarebit.errors import MissingRowError
+from rarebit.errors import DamagedFileError, MissingRowError
 from rarebit.retrievers.collection import lexical, ranking, rows, tenants
 from rarebit.retrievers.collection.bitmaps import array_of
 from rarebit.retrievers.collection.code_index import View
@@ -25,6 +25,7 @@ from rarebit.retrievers.collection.finest import FinestVectors
 from rarebit.retrievers.collection.live_rows import LiveRows
 from rarebit.retrievers.collection.matching import Matcher, RememberedMatches, can_be_remembered
 from rarebit.retrievers.collection.records import Hit, Row
+from rarebit.retrievers.collection.rows import StoredRow
 from rarebit.retrievers.collection.selection import EVERY_ROW, Selection
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection, State
@@ -106,7 +107,7 @@ class Snapshot:
         found = tenants.shared_with_everyone(self.connection) if known is None else known.found
         if known is None:
             self.known.matches.put(everyone, found, self.state)
-        return tenants.shared_rows(self.connection, self.tenant, found)
+        return tenants.shared_rows(self.connection, self.tenant, found) & self.live  # some may be gone
 
     @property
     def sees_everything(self) -> bool:
@@ -169,7 +170,7 @@ class Snapshot:
     def hits(self, rankings: Sequence[Ranking], *, include_vectors: bool = False) -> list[list[Hit]]:
         """Read the rows of several rankings, each row once; every hit has metadata of its own."""
         wanted = list(dict.fromkeys(row_id for found in rankings for row_id, _ in found))
-        stored = rows.by_row_ids(self.connection, wanted)
+        stored = self._stored(wanted)
         vectors = dict(zip(wanted, self.vectors(wanted), strict=True)) if include_vectors and wanted else {}
         return [[_hit(stored[row_id], score, vectors.get(row_id)) for row_id, score in found] for found in rankings]
 
@@ -195,8 +196,18 @@ class Snapshot:
 
     def _read(self, row_ids: Iterable[int]) -> Iterator[tuple[int, Row]]:
         for chunk in rows.chunks(row_ids, ROWS_AT_ONCE):
-            stored = rows.by_row_ids(self.connection, chunk)
+            stored = self._stored(chunk)
             yield from ((row_id, rows.decoded(stored[row_id])) for row_id in chunk)
+
+    def _stored(self, row_ids: Sequence[int]) -> dict[int, StoredRow]:
+        """Read rows, and look once more whether the tenant may see them, whatever led to them."""
+        stored = rows.by_row_ids(self.connection, row_ids)
+        for row_id, tenant, *_ in stored.values():
+            if tenant != self.tenant and not (tenant == tenants.OWN and row_id in self.shared):
+                raise DamagedFileError(
+                    f"row {row_id} was found among those of a tenant that must not see it: restore the file from a backup"
+                )
+        return stored
 
     def _matcher(self, after: int) -> Matcher:
         live = self.live - BitMap64(range(after + 1)) if after else self.live
@@ -308,6 +319,6 @@ class SearchableSnapshot(Snapshot):
         return [(row_id, min(1.0, max(-1.0, score))) for row_id, score in found]
 
 
-def _hit(stored: rows.StoredRow, score: float, vector: Vector | None) -> Hit:
+def _hit(stored: StoredRow, score: float, vector: Vector | None) -> Hit:
     row = rows.decoded(stored)
     return Hit(row.id, score, row.text, row.metadata, vector)

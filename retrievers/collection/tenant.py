@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from rarebit.retrievers.collection.copying import copy_of_tenant
 from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.row_operations import RowOperations
 from rarebit.retrievers.collection.searching import Searches
@@ -25,6 +28,18 @@ class Tenant(RowOperations, Searches):
     def name(self) -> str:
         """The tenant's name."""
         return str(self._tenant)
+
+    def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write a copy of the newest commit to another file, with the rows that the tenant sees and no others.
+
+        Whole or not at all; the collection may be in use. The rows are this tenant's, and those of the collection that are
+        shared with it, as before; settings are those of the collection, and so is the codec, which was learned from the
+        vectors of all tenants. Meanwhile a whole copy is in a hidden folder beside the new file.
+
+        Raises:
+            InputError: the path is that of a folder, or of a file that exists, without ``overwrite``, or is open.
+        """
+        copy_of_tenant(self._engine, self.name, path, overwrite=overwrite)
 
     def __repr__(self) -> str:
         """Name the tenant and the file."""

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from rarebit.arrays import Vectors
 from rarebit.errors import InputError, TransferWarning
-from rarebit.retrievers.collection import Collection, Row
+from rarebit.retrievers.collection import Collection, Row, Tenant
 from rarebit.retrievers.collection.arguments import as_count
 from rarebit.retrievers.importing.plain import plain_metadata
 from rarebit.retrievers.importing.source import Rows, Source
@@ -43,7 +43,7 @@ class ImportReport:
 
 
 def import_into(
-    collection: Collection,
+    collection: Collection | Tenant,
     source: Source,
     *,
     batch_size: int = BATCH_ROWS,
@@ -59,7 +59,7 @@ def import_into(
     than 65,536 rows, :meth:`rarebit.Collection.recompress` learns it from all of them.
 
     Args:
-        collection: where the rows go.
+        collection: where the rows go, or a tenant of it.
         source: where they come from.
         batch_size: rows read, and written in one commit, at a time.
         overwrite: let a row replace the one that has its id; all rows are then written.
@@ -110,7 +110,7 @@ def _kept(report: ImportReport) -> str:
 
 
 def _import_batch(
-    collection: Collection, rows: Rows, report: ImportReport, *, overwrite: bool
+    collection: Collection | Tenant, rows: Rows, report: ImportReport, *, overwrite: bool
 ) -> tuple[ImportReport, str | None]:
     """Write what is new of a batch; gives the report so far, and the id of a row that differs."""
     present = {row.id: row for row in collection.get(rows.ids)}
@@ -164,7 +164,7 @@ def _runs(rows: Rows) -> Iterator[Rows]:
 class _Lengths:
     """Looks at the lengths of the vectors that pass, and says once if they make the ranking another one."""
 
-    def __init__(self, source: Source, collection: Collection) -> None:
+    def __init__(self, source: Source, collection: Collection | Tenant) -> None:
         self._source = source
         self._metric = collection.settings.metric
         self._matters = source.ranked_by not in (None, self._metric)

@@ -18,7 +18,7 @@ from rarebit.encoders import DEFAULT_ENCODER, load_encoder
 from rarebit.errors import RarebitError
 from rarebit.extras import require
 from rarebit.passages import Passage, files_below, passages_of
-from rarebit.retrievers.collection import Collection, Compare, Filter, Hit, Or, Stats
+from rarebit.retrievers.collection import Collection, Compare, Filter, Hit, Or, Stats, Tenant
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -60,17 +60,18 @@ def index(arguments: argparse.Namespace) -> None:
         target_recall=arguments.target_recall,
         near_duplicates=arguments.near_duplicates,
     ) as collection:
-        stored = {row.id: Path(row.metadata["source"]) for row in collection.iterate(_below(paths))}
+        rows = _bound(collection, arguments)
+        stored = {row.id: Path(row.metadata["source"]) for row in rows.iterate(_below(paths))}
         new = [passage for key, passage in wanted.items() if key not in stored]
         read = set(files)
         gone = [key for key, source in stored.items() if key not in wanted and (source in read or not source.exists())]
         skips = collection.settings.near_duplicates is not None
         # The old edition of a passage must not stand for the new one, and then be deleted.
-        deleted = collection.delete(gone) if skips else 0
-        added = _embed_and_add(collection, new, encoder, progress=not arguments.json)
-        deleted += collection.delete(gone)
+        deleted = rows.delete(gone) if skips else 0
+        added = _embed_and_add(rows, new, encoder, progress=not arguments.json)
+        deleted += rows.delete(gone)
         skipped = {"skipped": len(new) - added} if skips else {}
-        counts = {"added": added, **skipped, "deleted": deleted, "passages": collection.count()}
+        counts = {"added": added, **skipped, "deleted": deleted, "passages": rows.count()}
     shown = ", ".join(f"{counts[name]} {what}" for name, what in COUNTED.items() if name in counts)
     _report(counts, f"{shown}; {arguments.collection} holds {counts['passages']}", as_json=arguments.json)
 
@@ -84,7 +85,7 @@ def import_(arguments: argparse.Namespace) -> None:
 def search(arguments: argparse.Namespace) -> None:
     """Search by meaning, by words, or by both."""
     with Collection.open(arguments.collection, read_only=True) as collection:
-        hits = _search(collection, arguments)
+        hits = _search(_bound(collection, arguments), arguments)
     _report([_as_json(hit) for hit in hits], "\n".join(map(_shown, hits)) or "nothing found", as_json=arguments.json)
 
 
@@ -140,7 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--collection", type=Path, default=DEFAULT_COLLECTION, help="the file (default: %(default)s)")
     common.add_argument("--json", action="store_true", help="print JSON")
 
-    adding = commands.add_parser("index", parents=[common], help="embed and store text files", description=index.__doc__)
+    bound = argparse.ArgumentParser(add_help=False)
+    bound.add_argument("--tenant", metavar="NAME", help="whose passages; those of the collection itself if left out")
+
+    adding = commands.add_parser("index", parents=[common, bound], help="store text files", description=index.__doc__)
     adding.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a text file, or a folder of them")
     adding.add_argument("--model", default=DEFAULT_ENCODER, help="a sentence-transformers model (default: %(default)s)")
     adding.add_argument("--memory-per-vector", type=int, metavar="BYTES", help="at creation: choose the code for this memory")
@@ -148,11 +152,13 @@ def _parser() -> argparse.ArgumentParser:
     cli_import.add_near_duplicates(adding)
     adding.set_defaults(command=index)
 
-    importing = commands.add_parser("import", parents=[common], help="take over another store", description=import_.__doc__)
+    importing = commands.add_parser(
+        "import", parents=[common, bound], help="take over another store", description=import_.__doc__
+    )
     cli_import.add_arguments(importing)
     importing.set_defaults(command=import_)
 
-    searching = commands.add_parser("search", parents=[common], help="search", description=search.__doc__)
+    searching = commands.add_parser("search", parents=[common, bound], help="search", description=search.__doc__)
     searching.add_argument("query")
     searching.add_argument("-k", type=int, default=5, help="how many passages (default: %(default)s)")
     searching.add_argument("--mode", choices=["vector", "lexical", "hybrid"], default="vector", help="(default: %(default)s)")
@@ -197,20 +203,24 @@ def _inside(folder: Path) -> str:
     return f"{escaped}%"
 
 
+def _bound(collection: Collection, arguments: argparse.Namespace) -> Collection | Tenant:
+    return collection if arguments.tenant is None else collection.tenant(arguments.tenant)
+
+
 def _embed_and_add(
-    collection: Collection, passages: Sequence[Passage], encoder: SentenceTransformer | None, *, progress: bool
+    rows: Collection | Tenant, passages: Sequence[Passage], encoder: SentenceTransformer | None, *, progress: bool
 ) -> int:
     """Embed and keep block by block: what was kept before an interruption need not be embedded again. Gives how many."""
-    stands = collection.stand_ins([passage.text for passage in passages], [passage.id for passage in passages])
+    stands = rows.stand_ins([passage.text for passage in passages], [passage.id for passage in passages])
     passages = [passage for passage, key in zip(passages, stands, strict=True) if passage.id == key]
     if not passages:
         return 0
     kept = 0
-    encoder = encoder if encoder is not None else _encoder_of(collection)
+    encoder = encoder if encoder is not None else _encoder_of(rows)
     with tqdm(total=len(passages), desc="embedding", unit="passage", disable=not progress) as bar:
         for start in range(0, len(passages), TEXTS_AT_ONCE):
             block = passages[start : start + TEXTS_AT_ONCE]
-            stands = collection.add(
+            stands = rows.add(
                 encoder.encode([passage.text for passage in block], show_progress_bar=False),
                 texts=[passage.text for passage in block],
                 metadatas=[{"source": passage.source, "start": passage.start} for passage in block],
@@ -221,18 +231,18 @@ def _embed_and_add(
     return kept
 
 
-def _search(collection: Collection, arguments: argparse.Namespace) -> list[Hit]:
+def _search(rows: Collection | Tenant, arguments: argparse.Namespace) -> list[Hit]:
     within = Compare("source", "eq", str(arguments.source.resolve())) if arguments.source else None
     if arguments.mode == "lexical":
-        return collection.search_lexical(arguments.query, arguments.k, filter=within)
-    vector = _encoder_of(collection).encode(arguments.query, show_progress_bar=False)
+        return rows.search_lexical(arguments.query, arguments.k, filter=within)
+    vector = _encoder_of(rows).encode(arguments.query, show_progress_bar=False)
     if arguments.mode == "hybrid":
-        return collection.search_hybrid(vector, arguments.query, arguments.k, filter=within)
-    return collection.search(vector, arguments.k, filter=within)
+        return rows.search_hybrid(vector, arguments.query, arguments.k, filter=within)
+    return rows.search(vector, arguments.k, filter=within)
 
 
-def _encoder_of(collection: Collection) -> SentenceTransformer:
-    return load_encoder(collection.settings.fingerprint.name or DEFAULT_ENCODER)
+def _encoder_of(rows: Collection | Tenant) -> SentenceTransformer:
+    return load_encoder(rows.settings.fingerprint.name or DEFAULT_ENCODER)
 
 
 def _chosen(found: Stats) -> str:

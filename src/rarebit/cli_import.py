@@ -40,8 +40,9 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     ):
         warnings.simplefilter("always", TransferWarning)
         warnings.showwarning = _shown
-        found = import_into(collection, source, overwrite=arguments.overwrite, progress=not arguments.json)
-        counts = {**asdict(found), "passages": collection.count()}
+        rows = collection if arguments.tenant is None else collection.tenant(arguments.tenant)
+        found = import_into(rows, source, overwrite=arguments.overwrite, progress=not arguments.json)
+        counts = {**asdict(found), "passages": rows.count()}
         known = collection.settings.fingerprint.name is not None
     return counts, _sentences(found, f"{arguments.collection} holds {counts['passages']}", model_known=known)
 

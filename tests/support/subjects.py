@@ -1,11 +1,14 @@
-"""The same store, reached three ways: through the core and through each framework's own calls and filters."""
+"""The same store, reached three ways: through the core and through each framework's own calls and filters.
+
+And each way once more as one tenant of a collection in which everybody else has rows of the same ids.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -19,7 +22,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
-from rarebit import And, Collection, Compare, Filter, Not, Or
+from rarebit import And, Collection, Compare, Filter, Not, Or, Tenant
 from rarebit.integrations.langchain import RarebitVectorStore as LangChainStore
 from rarebit.integrations.llama_index import RarebitVectorStore as LlamaIndexStore
 from support.oracle import OPERATORS
@@ -40,8 +43,11 @@ class Subject(ABC):
     carries_any_json = True
     """Whether its filters can hold None, booleans and nested values."""
 
+    tenant: ClassVar[str | None] = None
+
     def __init__(self, collection: Collection) -> None:
-        self.collection = collection
+        self.file = collection
+        self.collection: Collection | Tenant = collection if self.tenant is None else collection.tenant(self.tenant)
 
     @abstractmethod
     def add(self, passages: Sequence[Passage]) -> list[str]: ...
@@ -104,7 +110,7 @@ class LangChainSubject(Subject):
     def __init__(self, collection: Collection) -> None:
         super().__init__(collection)
         self.embedding = GivenVectors()
-        self.store = LangChainStore(self.embedding, collection=collection)
+        self.store = LangChainStore(self.embedding, collection=collection, tenant=self.tenant)
 
     def add(self, passages: Sequence[Passage]) -> list[str]:
         self.embedding.queue = [each.vector for each in passages]
@@ -133,7 +139,7 @@ class LlamaIndexSubject(Subject):
 
     def __init__(self, collection: Collection) -> None:
         super().__init__(collection)
-        self.store = LlamaIndexStore(collection=collection)
+        self.store = LlamaIndexStore(collection=collection, tenant=self.tenant)
 
     def add(self, passages: Sequence[Passage]) -> list[str]:
         return self.store.add(
@@ -160,7 +166,47 @@ class LlamaIndexSubject(Subject):
         return list(self.store.query(query, mmr_prefetch_k=fetch_k).ids or ())
 
 
-SUBJECTS: dict[str, type[Subject]] = {"core": CoreSubject, "langchain": LangChainSubject, "llama_index": LlamaIndexSubject}
+class Crowded(Subject):
+    """A tenant among others, and beside the collection's own rows: they have what it has, before it and after it."""
+
+    tenant = "acme"
+
+    def add(self, passages: Sequence[Passage]) -> list[str]:
+        self.crowd(["acm", "acme2"], passages)
+        added = super().add(passages)  # type: ignore[safe-super]
+        self.crowd([None, "ACME"], passages)
+        return added
+
+    def crowd(self, others: Sequence[str | None], passages: Sequence[Passage]) -> None:
+        for other in others:
+            (self.file if other is None else self.file.tenant(other)).add(
+                [each.vector for each in passages],
+                texts=["foreign" for _ in passages],
+                metadatas=[each.metadata for each in passages],
+                ids=[each.id for each in passages],
+            )
+
+
+class CoreTenant(Crowded, CoreSubject):
+    pass
+
+
+class LangChainTenant(Crowded, LangChainSubject):
+    pass
+
+
+class LlamaIndexTenant(Crowded, LlamaIndexSubject):
+    pass
+
+
+SUBJECTS: dict[str, type[Subject]] = {
+    "core": CoreSubject,
+    "langchain": LangChainSubject,
+    "llama_index": LlamaIndexSubject,
+    "core, a tenant": CoreTenant,
+    "langchain, a tenant": LangChainTenant,
+    "llama_index, a tenant": LlamaIndexTenant,
+}
 
 
 def core_filter(expression: tuple[Any, ...]) -> Filter:

@@ -1,0 +1,84 @@
+"""What a store of LangChain is bound to: an open collection, a tenant of it or none, an embedding model."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore
+
+from rarebit.integrations.tenancy import Rows
+from rarebit.retrievers.collection import Collection, Tenant
+
+Store = TypeVar("Store", bound="BoundStore")
+
+
+class BoundStore(VectorStore):
+    """The part of :class:`~rarebit.integrations.langchain.RarebitVectorStore` that says whose rows it has.
+
+    ``_rows`` is what every search, read and write goes through; ``_collection`` is for what concerns the whole file.
+    """
+
+    _embedding: Embeddings
+    _collection: Collection
+    _rows: Rows
+
+    @property
+    def collection(self) -> Collection:
+        """The collection underneath, for everything that LangChain has no word for; it is not bound to a tenant."""
+        return self._collection
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant that the store is bound to; None for the collection's own rows."""
+        return self._rows.name if isinstance(self._rows, Tenant) else None
+
+    def for_tenant(self: Store, tenant: str) -> Store:
+        """Give a store of another tenant over the same open collection: cheap enough to make one a request.
+
+        It has the settings of this one. Closing either closes the collection of both.
+
+        Raises:
+            InputError: the name is none.
+        """
+        bound = copy.copy(self)
+        bound._rows = self._collection.tenant(tenant)
+        return bound
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """The embedding model."""
+        return self._embedding
+
+    def close(self) -> None:
+        """Close the collection underneath, also one that was given, for every tenant."""
+        self._collection.close()
+
+    def __enter__(self: Store) -> Store:
+        """Use the store in a ``with`` block, which closes it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the collection underneath."""
+        self.close()
+
+    def save_local(self, folder_path: str | os.PathLike[str], index_name: str = "index") -> None:
+        """Write a copy of the store to ``folder_path/index_name.rarebit``; an older copy is replaced.
+
+        The copy of a tenant's store has the rows that it sees and no others; ``load_local(..., tenant=...)`` opens it. A
+        store that is kept in that very file is saved already, and is left alone.
+        """
+        target = file_in(folder_path, index_name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        own = self._collection.path
+        if own is None or not target.exists() or not target.samefile(own):
+            self._rows.backup(target, overwrite=True)
+
+
+def file_in(folder: str | os.PathLike[str], index_name: str) -> Path:
+    """Name the file of a saved store."""
+    return Path(folder) / f"{index_name}.rarebit"
