@@ -1,8 +1,9 @@
 """Checksums of what the file holds, so that a flipped bit is an error and not an answer.
 
-A row's is the CRC-32 of its number, its tenant and its strings. A code's stands in its last four bytes and can be checked for
-many codes at once: a weighted sum of its words modulo 2^32, in which every weight is odd, so that no single flipped bit leaves
-the sum as it was; the row's number is a word of its own, so that a code cannot pass for another row's.
+A row's are two CRC-32 in one number: of all but the text, which can be checked without reading the text, and of everything. A
+code's stands in its last four bytes and can be checked for many codes at once: a weighted sum of its words modulo 2^32, in
+which every weight is odd, so that no single flipped bit leaves the sum as it was; the row's number and its tenant are words of
+their own, so that a code cannot pass for another row's, nor for another tenant's.
 """
 
 from __future__ import annotations
@@ -34,25 +35,31 @@ def of_parts(*parts: str | int | bytes) -> int:
 
 
 def of_row(row_id: int, tenant: int, key: str, metadata: str, text: str) -> int:
-    """Give the CRC-32 of a row."""
-    return zlib.crc32(f"{row_id} {tenant} {key}\0{metadata}\0{text}".encode())
+    """Give the checksum of a row: the CRC-32 of all of it, and above it that of all but the text, halved to fit in 63 bits."""
+    head = _of_head(row_id, tenant, key, metadata)
+    return (head >> 1) << 32 | zlib.crc32(text.encode(), head)
 
 
-def with_checksums(row_ids: RowIds, codes: Codes) -> Stored:
+def is_head(row_id: int, tenant: int, key: str, metadata: str, checksum: int) -> bool:
+    """Whether a row's checksum is that of these parts of it, with whatever text."""
+    return _of_head(row_id, tenant, key, metadata) >> 1 == checksum >> 32
+
+
+def with_checksums(row_ids: RowIds, tenants: RowIds, codes: Codes) -> Stored:
     """Append its checksum to each of (n, size) codes: (n, size + 4)."""
-    sums = _sums(row_ids, codes).astype("<u4", copy=False)[:, np.newaxis].view(np.uint8)
+    sums = _sums(row_ids, tenants, codes).astype("<u4", copy=False)[:, np.newaxis].view(np.uint8)
     joined: Stored = np.concatenate([codes, sums], axis=1)
     return joined
 
 
-def without_checksums(row_ids: RowIds, stored: Stored, what: str) -> Codes:
+def without_checksums(row_ids: RowIds, tenants: RowIds, stored: Stored, what: str) -> Codes:
     """Check what :func:`with_checksums` gave, and cut the checksums off: (n, size).
 
     Raises:
-        DamagedFileError: a code is not the one that was stored under its row id.
+        DamagedFileError: a code is not the one that was stored under its row id and tenant.
     """
     codes, kept = stored[:, :-CHECKSUM_BYTES], stored[:, -CHECKSUM_BYTES:]
-    wrong = np.flatnonzero(np.ascontiguousarray(kept).view("<u4")[:, 0] != _sums(row_ids, codes))
+    wrong = np.flatnonzero(np.ascontiguousarray(kept).view("<u4")[:, 0] != _sums(row_ids, tenants, codes))
     if len(wrong):
         raise DamagedFileError(
             f"{len(wrong)} {what} of the file are not what was stored (first: that of row {row_ids[wrong[0]]}): "
@@ -61,15 +68,20 @@ def without_checksums(row_ids: RowIds, stored: Stored, what: str) -> Codes:
     return codes
 
 
-def _sums(row_ids: RowIds, codes: Codes) -> Sums:
+def _of_head(row_id: int, tenant: int, key: str, metadata: str) -> int:
+    return zlib.crc32(f"{row_id} {tenant} {key}\0{metadata}\0".encode())
+
+
+def _sums(row_ids: RowIds, tenants: RowIds, codes: Codes) -> Sums:
     count, size = codes.shape
     padded = np.zeros((count, -(-size // 4) * 4), np.uint8)
     padded[:, :size] = codes
-    weights = _weights(padded.shape[1] // 4 + 2)
-    sums: Sums = (padded.view("<u4") * weights[2:]).sum(axis=1, dtype=np.uint32)
-    low, high = (row_ids & 0xFFFFFFFF).astype(np.uint32), (row_ids >> 32).astype(np.uint32)
-    with_ids: Sums = sums + low * weights[0] + high * weights[1]
-    return with_ids
+    weights = _weights(padded.shape[1] // 4 + 4)
+    sums: Sums = (padded.view("<u4") * weights[4:]).sum(axis=1, dtype=np.uint32)
+    for place, numbers in enumerate((row_ids, tenants)):
+        low, high = (numbers & 0xFFFFFFFF).astype(np.uint32), (numbers >> 32).astype(np.uint32)
+        sums += low * weights[2 * place] + high * weights[2 * place + 1]
+    return sums
 
 
 @lru_cache

@@ -145,8 +145,9 @@ class Collection(RowOperations, Searches):
             if number is None:
                 return 0
             own = self._engine.snapshot_in(connection, name).own
+            deleted = rows.delete(connection, number, list(own))
             tenants.forget(connection, number)
-            return rows.delete(connection, list(own))
+            return deleted
 
     def share(
         self,

@@ -132,7 +132,7 @@ class Writer:
 
     def _write(self, part: Part, codes: training.Encoded) -> int:
         ids = [row.id for row in part.new]
-        rows.delete(self._connection, rows.row_ids_of(self._connection, self._tenant, ids))
+        rows.delete(self._connection, self._tenant, rows.row_ids_of(self._connection, self._tenant, ids))
         tenants.hide_ids(self._connection, self._tenant, ids)
         rows.insert(self._connection, self._tenant, part.new, *codes)
         if training.is_due(self._connection, self.settings, self._codecs[0]):

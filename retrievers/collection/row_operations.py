@@ -187,8 +187,8 @@ class RowOperations:
             if tree is None and len(snapshot.own) == snapshot.state.row_count:
                 return rows.delete_all(connection)
             found = snapshot.matching(tree)
-            deleted = rows.delete(connection, list(found & snapshot.own))
-            of_collection = list(found - snapshot.own)
+            own, of_collection = list(found & snapshot.own), list(found - snapshot.own)
+            deleted = rows.delete(connection, snapshot.tenant, own) if own and snapshot.tenant is not None else 0
             return deleted + (tenants.hide(connection, self._number_for(connection), of_collection) if of_collection else 0)
 
     def _number_for(self, connection: Connection) -> int:

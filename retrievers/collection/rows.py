@@ -16,14 +16,18 @@ from rarebit.errors import DamagedFileError, InputError, MetadataError
 from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.schema import COMMITS_KEPT, REMOVALS_KEPT
-from rarebit.retrievers.collection.storage import Connection, read_state
+from rarebit.retrievers.collection.storage import Connection, changed_state, save_state_checksum
 
 T = TypeVar("T")
 
 StoredRow: TypeAlias = tuple[int, int, str, str, str, int]
 """Row id, tenant, id, metadata as JSON, text, checksum."""
 
+StoredHead: TypeAlias = tuple[int, int, str, str, int]
+"""Row id, tenant, id, metadata as JSON, checksum."""
+
 SELECT_ROW = "SELECT row_id, tenant, id, metadata, text, checksum FROM rows"
+SELECT_HEAD = "SELECT row_id, tenant, id, metadata, checksum FROM rows"
 Tenants: TypeAlias = RowIds
 """(n,) the numbers of the tenants that rows belong to."""
 
@@ -35,6 +39,17 @@ DEEPEST = 64
 
 PARAMETERS = (8, 16, 32, 64, 128, 256, 512)
 """Numbers of parameters that an IN list is padded to, so that few different statements are compiled and cached."""
+
+
+SELECT_TENANT = "SELECT number, name, row_count, checksum FROM tenants"
+
+
+class StoredTenant(NamedTuple):
+    """A tenant: its number, its name, and how many rows are its own."""
+
+    number: int
+    name: str
+    row_count: int
 
 
 class NewRow(NamedTuple):
@@ -58,64 +73,71 @@ def new_row(key: str, text: str, metadata: Mapping[str, Any] | None) -> NewRow:
 
 def insert(connection: Connection, tenant: int, new: Sequence[NewRow], codes: Codes, fine: FineCodes | None) -> None:
     """Insert rows of a tenant with their codes; rows of the tenant that have one of the ids already must be deleted before."""
-    first = read_state(connection).next_row_id
+    first = changed_state(connection).next_row_id
     row_ids = np.arange(first, first + len(new), dtype=np.int64)
+    tenants = np.full(len(new), tenant, dtype=np.int64)
     numbers = row_ids.tolist()
     connection.executemany(
         "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)",
         [
-            (row_id, tenant, key, encoded, text, checksums.of_row(row_id, tenant, key, encoded, text))
+            (row_id, tenant, key, encoded, checksums.of_row(row_id, tenant, key, encoded, text), text)
             for row_id, (key, text, encoded) in zip(numbers, new, strict=True)
         ],
     )
-    stored = map(bytes, checksums.with_checksums(row_ids, codes))
+    stored = map(bytes, checksums.with_checksums(row_ids, tenants, codes))
     connection.executemany("INSERT INTO codes VALUES (?, ?, ?)", zip(numbers, repeat(tenant), stored, strict=False))
     if fine is not None:
-        stored = map(bytes, checksums.with_checksums(row_ids, fine))
+        stored = map(bytes, checksums.with_checksums(row_ids, np.zeros_like(tenants), fine))
         connection.executemany("INSERT INTO fine VALUES (?, ?)", zip(numbers, stored, strict=True))
     connection.execute("INSERT INTO lexical (rowid, text) SELECT row_id, text FROM rows WHERE row_id >= ?", (first,))
-    connection.execute("UPDATE state SET row_count = row_count + ?, next_row_id = ?", (len(new), first + len(new)))
+    connection.execute("UPDATE state SET next_row_id = ?", (first + len(new),))
+    _count(connection, tenant, len(new))
 
 
 def rewrite_codes(connection: Connection, table: str, row_ids: Sequence[int], codes: Codes | FineCodes) -> None:
     """Write codes of rows that exist into ``codes`` or ``fine``, or a table like them; what is there is replaced."""
-    numbers = np.asarray(row_ids, dtype=np.int64)
-    pairs = zip(row_ids, map(bytes, checksums.with_checksums(numbers, codes)), strict=True)
+    numbers, tenants = np.asarray(row_ids, dtype=np.int64), np.zeros(len(row_ids), np.int64)
     if table.endswith("fine"):
-        connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", pairs)
-    else:
-        sql = f"INSERT OR REPLACE INTO {table} SELECT row_id, tenant, ? FROM rows WHERE row_id = ?"
-        connection.executemany(sql, ((code, row_id) for row_id, code in pairs))
+        stored = map(bytes, checksums.with_checksums(numbers, tenants, codes))
+        connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", zip(row_ids, stored, strict=True))
+        return
+    owner_of = dict(_select_in(connection, "SELECT row_id, tenant FROM codes WHERE row_id IN", row_ids))
+    owners = [owner_of[row_id] for row_id in row_ids]
+    stored = map(bytes, checksums.with_checksums(numbers, np.asarray(owners, dtype=np.int64), codes))
+    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", zip(row_ids, owners, stored, strict=True))
 
 
-def delete(connection: Connection, row_ids: Sequence[int]) -> int:
-    """Delete rows and everything derived from them; the row ids are not used again. Returns how many were deleted."""
+def delete(connection: Connection, tenant: int, row_ids: Sequence[int]) -> int:
+    """Delete rows of a tenant and everything derived from them; the row ids are not used again. Returns how many were deleted."""
     for chunk in chunks(row_ids, PARAMETERS[-1]):
         connection.executemany(
             "INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)",
-            _select_in(connection, "SELECT row_id, text FROM rows WHERE row_id IN", chunk),
+            ((row_id, decoded(stored).text) for row_id, stored in by_row_ids(connection, chunk).items()),
         )
         for table in ("rows", "codes", "fine", "shared"):
             connection.executemany(f"DELETE FROM {table} WHERE row_id = ?", ((row_id,) for row_id in chunk))
         connection.executemany("INSERT INTO removals (row_id) VALUES (?)", ((row_id,) for row_id in chunk))
-    connection.execute("UPDATE state SET row_count = row_count - ?", (len(row_ids),))
+    _count(connection, tenant, -len(row_ids))
     return len(row_ids)
 
 
 def delete_all(connection: Connection) -> int:
     """Delete every row at once, of every tenant, and the codec that was trained on them."""
-    count = read_state(connection).row_count
+    count = changed_state(connection).row_count
     for table in ("rows", "codes", "fine", "shared", "removals", "codec"):
         connection.execute(f"DELETE FROM {table}")
     connection.execute("INSERT INTO lexical (lexical) VALUES ('delete-all')")
-    connection.execute("UPDATE state SET row_count = 0, generation = generation + 1, sharing = sharing + 1")
+    for (tenant,) in connection.execute("SELECT number FROM tenants WHERE row_count <> 0").fetchall():
+        save_tenant(connection, tenant_of(connection, tenant)._replace(row_count=0))
+    sql = "UPDATE state SET row_count = 0, tenant_rows = 0, generation = generation + 1, sharing = sharing + 1"
+    connection.execute(sql)
     return count
 
 
 def finish(connection: Connection) -> None:
     """End a write: count and name the commit, and forget the deletions that no reader is expected to follow any more."""
     connection.execute("UPDATE state SET version = version + 1")
-    state = read_state(connection)
+    state = changed_state(connection)
     connection.execute("INSERT INTO commits VALUES (?, ?)", (state.version, secrets.randbits(63)))
     connection.execute("DELETE FROM commits WHERE version <= ?", (state.version - COMMITS_KEPT,))
     newest = latest_removal(connection)
@@ -123,6 +145,7 @@ def finish(connection: Connection) -> None:
         forgotten = newest - REMOVALS_KEPT
         connection.execute("DELETE FROM removals WHERE number <= ?", (forgotten,))
         connection.execute("UPDATE state SET removals_forgotten = ?", (forgotten,))
+    save_state_checksum(connection)
 
 
 def latest_removal(connection: Connection) -> int:
@@ -132,8 +155,13 @@ def latest_removal(connection: Connection) -> int:
 
 
 def row_ids_of(connection: Connection, tenant: int, ids: Sequence[str]) -> list[int]:
-    """Give the row ids of those of a tenant's own ids that exist, in no particular order."""
-    return [row_id for (row_id,) in _select_in(connection, "SELECT row_id FROM rows WHERE tenant = ? AND id IN", ids, tenant)]
+    """Give the row ids of those of a tenant's own ids that exist, in no particular order.
+
+    Raises:
+        DamagedFileError: the index of ids leads to another row.
+    """
+    heads = _select_in(connection, f"{SELECT_HEAD} WHERE tenant = ? AND id IN", ids, tenant)
+    return [head[0] for head in heads if checked_metadata(head) is not None]
 
 
 def by_ids(connection: Connection, tenant: int, ids: Sequence[str]) -> dict[str, tuple[int, Row]]:
@@ -158,14 +186,46 @@ def after(connection: Connection, row_id: int, limit: int) -> list[tuple[int, Ro
 
 def row_ids_between(connection: Connection, first: int, stop: int) -> BitMap64:
     """Give the row ids from ``first`` that are below ``stop``."""
-    found = connection.execute("SELECT row_id FROM codes WHERE row_id >= ? AND row_id < ?", (first, stop))
-    return BitMap64([row_id for (row_id,) in found])
+    return bitmap(connection.execute("SELECT row_id FROM codes WHERE row_id >= ? AND row_id < ?", (first, stop)))
 
 
 def removed_since(connection: Connection, number: int) -> BitMap64:
     """Give the row ids that were deleted after the deletion of this number."""
-    found = connection.execute("SELECT row_id FROM removals WHERE number > ?", (number,))
-    return BitMap64([row_id for (row_id,) in found])
+    return bitmap(connection.execute("SELECT row_id FROM removals WHERE number > ?", (number,)))
+
+
+def bitmap(found: Iterable[tuple[int]]) -> BitMap64:
+    """Give the row ids that a query finds.
+
+    Raises:
+        DamagedFileError: one of them is none.
+    """
+    try:
+        return BitMap64([row_id for (row_id,) in found])
+    except (TypeError, OverflowError) as error:
+        raise DamagedFileError(f"a row of the file has no number ({error}): restore it from a backup") from error
+
+
+def tenant_of(connection: Connection, number: int) -> StoredTenant:
+    """Read what the file says about a tenant.
+
+    Raises:
+        DamagedFileError: it is not what was stored.
+    """
+    return checked_tenant(connection.execute(f"{SELECT_TENANT} WHERE number = ?", (number,)).fetchone())
+
+
+def checked_tenant(stored: tuple[int, str, int, int] | None) -> StoredTenant:
+    """Compare a tenant with its checksum."""
+    if stored is None or checksums.of_parts(*stored[:-1]) != stored[-1]:
+        raise DamagedFileError("what the file says about a tenant is not what was stored: restore it from a backup")
+    return StoredTenant(*stored[:-1])
+
+
+def save_tenant(connection: Connection, tenant: StoredTenant) -> None:
+    """Write what there is to say about a tenant that has a number."""
+    sql = "UPDATE tenants SET row_count = ?, checksum = ? WHERE number = ?"
+    connection.execute(sql, (tenant.row_count, checksums.of_parts(*tenant), tenant.number))
 
 
 def codes_of(connection: Connection, table: str, row_ids: Sequence[int], code_size: int) -> tuple[RowIds, Codes]:
@@ -174,8 +234,10 @@ def codes_of(connection: Connection, table: str, row_ids: Sequence[int], code_si
     Raises:
         DamagedFileError: a code is not what was stored.
     """
-    found = sorted(_select_in(connection, f"SELECT row_id, code FROM {table} WHERE row_id IN", row_ids))
-    return _matrix(found, code_size, table)
+    tenant = "tenant" if table == "codes" else "0"
+    found = sorted(_select_in(connection, f"SELECT row_id, {tenant}, code FROM {table} WHERE row_id IN", row_ids))
+    row_ids_found, _, codes = _matrix(found, code_size, table)
+    return row_ids_found, codes
 
 
 def codes_between(connection: Connection, first: int, last: int, code_size: int, limit: int) -> tuple[RowIds, Tenants, Codes]:
@@ -184,12 +246,11 @@ def codes_between(connection: Connection, first: int, last: int, code_size: int,
     cursor = connection.execute(sql, (first, last, limit))
     parts = []
     while found := cursor.fetchmany(READ_AT_ONCE):
-        tenants = np.fromiter((tenant for _, tenant, _ in found), dtype=np.int64, count=len(found))
-        row_ids, codes = _matrix([(row_id, code) for row_id, _, code in found], code_size, "codes")
-        parts.append((row_ids, tenants, codes))
+        parts.append(_matrix(found, code_size, "codes"))
     if not parts:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, code_size), np.uint8)
     row_ids, tenants, codes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    _check_ascending(row_ids)
     return row_ids, tenants, codes
 
 
@@ -227,23 +288,54 @@ def decoded(stored: StoredRow) -> Row:
         ) from error
 
 
+def _count(connection: Connection, tenant: int, change: int) -> None:
+    """Keep count of the rows, and of those of each tenant."""
+    if not tenant:
+        connection.execute("UPDATE state SET row_count = row_count + ?", (change,))
+        return
+    counted = tenant_of(connection, tenant)
+    save_tenant(connection, counted._replace(row_count=counted.row_count + change))
+    connection.execute("UPDATE state SET row_count = row_count + ?, tenant_rows = tenant_rows + ?", (change, change))
+
+
+def checked_metadata(head: StoredHead) -> str:
+    """Give the metadata of a row as JSON, once it is known to be that of the row.
+
+    Raises:
+        DamagedFileError: it is not what was stored.
+    """
+    row_id, tenant, key, metadata, checksum = head
+    if not isinstance(checksum, int) or not checksums.is_head(row_id, tenant, key, metadata, checksum):
+        raise DamagedFileError(
+            f"row {row_id} of the file (id {key!r}) is not what was stored (its checksum differs): restore it from a backup"
+        )
+    return metadata
+
+
 def _row(stored: StoredRow) -> tuple[int, Row]:
     return stored[0], decoded(stored)
 
 
-def _matrix(pairs: Sequence[tuple[int, bytes]], code_size: int, table: str) -> tuple[RowIds, Codes]:
+def _matrix(found: Sequence[tuple[int, int, bytes]], code_size: int, table: str) -> tuple[RowIds, Tenants, Codes]:
     size = code_size + checksums.CHECKSUM_BYTES
     try:
-        joined = b"".join([code for _, code in pairs])
-    except TypeError as error:
+        joined = b"".join([code for _, _, code in found])
+        row_ids = np.fromiter((row_id for row_id, _, _ in found), dtype=np.int64, count=len(found))
+        tenants = np.fromiter((tenant for _, tenant, _ in found), dtype=np.int64, count=len(found))
+    except (TypeError, ValueError) as error:
         raise DamagedFileError(f"a code in the file is none ({error}): restore the file from a backup") from error
-    if len(joined) != len(pairs) * size:
+    if len(joined) != len(found) * size:
         raise DamagedFileError(
-            f"{len(pairs)} stored codes have {len(joined)} bytes, wanted {len(pairs) * size}: restore the file from a backup"
+            f"{len(found)} stored codes have {len(joined)} bytes, wanted {len(found) * size}: restore the file from a backup"
         )
-    row_ids = np.fromiter((row_id for row_id, _ in pairs), dtype=np.int64, count=len(pairs))
-    stored = np.frombuffer(joined, dtype=np.uint8).reshape(len(pairs), size)
-    return row_ids, checksums.without_checksums(row_ids, stored, f"entries of {table}")
+    stored = np.frombuffer(joined, dtype=np.uint8).reshape(len(found), size)
+    return row_ids, tenants, checksums.without_checksums(row_ids, tenants, stored, f"entries of {table}")
+
+
+def _check_ascending(row_ids: RowIds) -> None:
+    """A page of the file that is read twice in place of another has rows that are sound, but the wrong ones."""
+    if (np.diff(row_ids) <= 0).any():
+        raise DamagedFileError("the codes in the file are not in their order: restore the file from a backup")
 
 
 def _encoded(key: str, metadata: Mapping[str, Any]) -> str:

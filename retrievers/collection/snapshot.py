@@ -14,7 +14,7 @@ from pyroaring import BitMap64
 from rarebit.arrays import Queries, RowIdMatrix, ScoreMatrix, Vector, Vectors
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.scanning import NOWHERE
-from rarebit.errors import MissingRowError
+from rarebit.errors import DamagedFileError, MissingRowError
 from rarebit.retrievers.collection import lexical, ranking, rows, tenants
 from rarebit.retrievers.collection.bitmaps import array_of
 from rarebit.retrievers.collection.code_index import View
@@ -94,7 +94,13 @@ class Snapshot:
         def find(after: int) -> BitMap64:
             return tenants.own_rows(self.connection, tenant, after)
 
-        return self._remembered(f"tenant {tenant}", find) & self.live
+        own = self._remembered(f"tenant {tenant}", find) & self.live
+        wanted = tenants.own_count(self.connection, self.state, tenant)
+        if len(own) != wanted:
+            raise DamagedFileError(
+                f"{len(own)} rows of a tenant were found in the file, wanted {wanted}: restore it from a backup"
+            )
+        return own
 
     @cached_property
     def shared(self) -> BitMap64:
@@ -148,7 +154,7 @@ class Snapshot:
     def after(self, row_id: int, limit: int) -> list[tuple[int, Row]]:
         """Read the visible rows that follow a row id, in the order of insertion."""
         if self.sees_everything:
-            return rows.after(self.connection, row_id, limit)
+            return self._after(row_id, limit)
         following = self.visible() - BitMap64(range(row_id + 1))
         return list(self._read(islice(following, limit)))
 
@@ -161,7 +167,7 @@ class Snapshot:
     def hits(self, rankings: Sequence[Ranking], *, include_vectors: bool = False) -> list[list[Hit]]:
         """Read the rows of several rankings, each row once; every hit has metadata of its own."""
         wanted = list(dict.fromkeys(row_id for found in rankings for row_id, _ in found))
-        stored = rows.by_row_ids(self.connection, wanted)
+        stored = self._owned(wanted)
         vectors = dict(zip(wanted, self.vectors(wanted), strict=True)) if include_vectors and wanted else {}
         return [[_hit(stored[row_id], score, vectors.get(row_id)) for row_id, score in found] for found in rankings]
 
@@ -187,8 +193,24 @@ class Snapshot:
 
     def _read(self, row_ids: Iterable[int]) -> Iterator[tuple[int, Row]]:
         for chunk in rows.chunks(row_ids, ROWS_AT_ONCE):
-            stored = rows.by_row_ids(self.connection, chunk)
+            stored = self._owned(chunk)
             yield from ((row_id, rows.decoded(stored[row_id])) for row_id in chunk)
+
+    def _after(self, row_id: int, limit: int) -> list[tuple[int, Row]]:
+        """Read in the order of the file, and compare what is there with what must be there."""
+        found = rows.after(self.connection, row_id, limit)
+        expected = islice(self.live.iter_equal_or_larger(row_id + 1), limit)
+        if [number for number, _ in found] != list(expected):
+            raise DamagedFileError(f"rows after row {row_id} are missing from the file: restore it from a backup")
+        return found
+
+    def _owned(self, row_ids: Sequence[int]) -> dict[int, rows.StoredRow]:
+        """Read rows by their row ids, and see once more that they are the tenant's, or the collection's and shared."""
+        stored = rows.by_row_ids(self.connection, row_ids)
+        strange = {tenant for _, tenant, *_ in stored.values()}.difference(self.owners)
+        if strange:
+            raise DamagedFileError("the file leads from one tenant to the rows of another: restore it from a backup")
+        return stored
 
     def _matcher(self, after: int) -> Matcher:
         live = self.live - BitMap64(range(after + 1)) if after else self.live
@@ -196,6 +218,7 @@ class Snapshot:
             self.connection,
             self.state,
             self.known.columns,
+            self.live,
             live,
             live & self.visible() if after else self.visible(),
             self.owners,

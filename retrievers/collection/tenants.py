@@ -14,7 +14,7 @@ from pyroaring import BitMap64
 
 from rarebit.errors import DamagedFileError, InputError
 from rarebit.retrievers.collection import checksums, rows
-from rarebit.retrievers.collection.storage import Connection
+from rarebit.retrievers.collection.storage import Connection, State, read_state
 
 OWN: Final = 0
 """The collection itself, as the owner of rows."""
@@ -42,22 +42,32 @@ def checked_name(name: str) -> str:
 
 def number_of(connection: Connection, name: str) -> int | None:
     """Look up a tenant's number; None for one that has never had a row of its own or shared one."""
-    found = connection.execute("SELECT number FROM tenants WHERE name = ?", (name,)).fetchone()
-    return None if found is None else int(found[0])
+    found = connection.execute(f"{rows.SELECT_TENANT} WHERE name = ?", (name,)).fetchone()
+    return None if found is None else rows.checked_tenant(found).number
 
 
 def number_for(connection: Connection, name: str) -> int:
     """Look up a tenant's number, or give it one."""
     number = number_of(connection, name)
     if number is None:
-        number = connection.execute("INSERT INTO tenants (name) VALUES (?) RETURNING number", (name,)).fetchone()[0]
+        sql = "INSERT INTO tenants (name, row_count, checksum) VALUES (?, 0, 0) RETURNING number"
+        number = int(connection.execute(sql, (name,)).fetchone()[0])
+        rows.save_tenant(connection, rows.StoredTenant(number, name, 0))
         connection.execute("UPDATE state SET tenant_count = tenant_count + 1")
     return number
 
 
 def names(connection: Connection) -> list[str]:
-    """Name every tenant that there is, in the order in which they came."""
-    return [name for (name,) in connection.execute("SELECT name FROM tenants ORDER BY number")]
+    """Name every tenant that there is, in the order in which they came.
+
+    Raises:
+        DamagedFileError: there are fewer or more than the state says, or one is not what was stored.
+    """
+    found = list(map(rows.checked_tenant, connection.execute(f"{rows.SELECT_TENANT} ORDER BY number")))
+    wanted = read_state(connection).tenant_count
+    if len(found) != wanted:
+        raise DamagedFileError(f"the file names {len(found)} tenants, wanted {wanted}: restore it from a backup")
+    return [tenant.name for tenant in found]
 
 
 def own_rows(connection: Connection, tenant: int, after: int = 0) -> BitMap64:
@@ -66,7 +76,12 @@ def own_rows(connection: Connection, tenant: int, after: int = 0) -> BitMap64:
         found = connection.execute("SELECT row_id FROM codes WHERE row_id > ? AND tenant = ?", (after, tenant))
     else:
         found = connection.execute("SELECT row_id FROM rows WHERE tenant = ?", (tenant,))
-    return BitMap64([row_id for (row_id,) in found])
+    return rows.bitmap(found)
+
+
+def own_count(connection: Connection, state: State, tenant: int) -> int:
+    """Give how many rows belong to a tenant, as the file counts them."""
+    return state.row_count - state.tenant_rows if tenant == OWN else rows.tenant_of(connection, tenant).row_count
 
 
 def shared_rows(connection: Connection, tenant: int | None, with_everyone: BitMap64) -> BitMap64:
