@@ -1,26 +1,17 @@
-"""Killed writers, full disks, damaged files, held locks: nothing acknowledged is lost, and errors are clear."""
+"""Full disks, damaged files, held locks: nothing acknowledged is lost, and errors are clear."""
 
 from __future__ import annotations
 
-import random
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from support import writer
 from support.vectors import clustered
 
 from rarebit import Collection
 from rarebit.errors import CollectionError, DamagedFileError, FormatVersionError, LockedError, StorageFullError
 from rarebit.retrievers.collection.checksums import of_parts
-
-KILLS = 50
 
 
 def assert_whole(path: Path) -> None:
@@ -38,52 +29,6 @@ def assert_whole(path: Path) -> None:
 
 def content(collection: Collection) -> dict[str, str]:
     return {row.id: row.text for row in collection}
-
-
-def expected(calls: int) -> dict[str, tuple[int, int]]:
-    model: dict[str, tuple[int, int]] = {}
-    for call in range(calls):
-        writer.apply(model, call)
-    return model
-
-
-def texts(model: dict[str, tuple[int, int]]) -> dict[str, str]:
-    return {key: f"{'replaced' if call % 4 == 3 else 'written'} by {call}" for key, (call, _) in model.items()}
-
-
-@pytest.mark.slow
-def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
-    rng = random.Random(2)
-    finished = 0
-    for kill in range(KILLS):
-        if kill % 2 == 0:
-            path, log = tmp_path / f"{kill}.rarebit", tmp_path / f"{kill}.log"
-            log.touch()
-            finished = 0
-        process = subprocess.Popen([sys.executable, writer.__file__, path, log, str(finished)])
-        acknowledged = finished
-        while acknowledged == finished:  # the imports take most of its life: wait for the first call
-            time.sleep(0.005)
-            assert process.poll() is None, "the writer stopped by itself"
-            acknowledged = len(log.read_text().splitlines())
-        time.sleep(rng.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        acknowledged = len(log.read_text().splitlines())
-        with Collection.open(path) as collection:
-            found = content(collection)
-            possible = [expected(acknowledged), expected(acknowledged + 1)]
-            models = [model for model in possible if texts(model) == found]
-            assert models, (
-                f"kill {kill} after {acknowledged} calls: {len(found)} rows, wanted {[len(model) for model in possible]}"
-            )
-            for key, (call, row) in rng.sample(sorted(models[0].items()), 10):
-                vector = writer.vectors_of(call)[row]
-                assert key in [hit.id for hit in collection.search(vector, 3)]
-            assert len(collection.search(np.ones(16), 10_000)) == len(found)
-            finished = acknowledged + possible.index(models[0])
-        log.write_text("".join(f"{call}\n" for call in range(finished)))
-        assert_whole(path)
 
 
 def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
