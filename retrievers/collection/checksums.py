@@ -37,7 +37,7 @@ def of_parts(*parts: str | int | bytes) -> int:
 def of_row(row_id: int, tenant: int, key: str, metadata: str, text: str) -> int:
     """Give the checksum of a row: the CRC-32 of all of it, and above it that of all but the text, halved to fit in 63 bits."""
     head = _of_head(row_id, tenant, key, metadata)
-    return (head >> 1) << 32 | zlib.crc32(text.encode(), head)
+    return (head >> 1) << 32 | zlib.crc32(f"{text}".encode(), head)
 
 
 def is_head(row_id: int, tenant: int, key: str, metadata: str, checksum: int) -> bool:

@@ -37,8 +37,8 @@ MOST_BYTES = 8 * 2**20
 class Matcher:
     """Evaluates filters inside one read transaction, over the rows beyond ``after``.
 
-    ``every`` are the rows of the commit, ``live`` those of them beyond ``after``; ``visible`` those of them that the caller may know of, and ``owners``
-    the tenants among whose ids its own are looked up.
+    ``every`` are the rows of the commit, ``live`` those of them beyond ``after``; ``visible`` those of them that the caller may
+    know of, and ``owners`` the tenants among whose ids its own are looked up.
     """
 
     connection: Connection

@@ -96,19 +96,23 @@ def insert(connection: Connection, tenant: int, new: Sequence[NewRow], codes: Co
 
 def rewrite_codes(connection: Connection, table: str, row_ids: Sequence[int], codes: Codes | FineCodes) -> None:
     """Write codes of rows that exist into ``codes`` or ``fine``, or a table like them; what is there is replaced."""
-    numbers, tenants = np.asarray(row_ids, dtype=np.int64), np.zeros(len(row_ids), np.int64)
+    numbers, owners = np.asarray(row_ids, dtype=np.int64), np.zeros(len(row_ids), np.int64)
     if table.endswith("fine"):
-        stored = map(bytes, checksums.with_checksums(numbers, tenants, codes))
+        stored = map(bytes, checksums.with_checksums(numbers, owners, codes))
         connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", zip(row_ids, stored, strict=True))
         return
-    owner_of = dict(_select_in(connection, "SELECT row_id, tenant FROM codes WHERE row_id IN", row_ids))
-    owners = [owner_of[row_id] for row_id in row_ids]
-    stored = map(bytes, checksums.with_checksums(numbers, np.asarray(owners, dtype=np.int64), codes))
-    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", zip(row_ids, owners, stored, strict=True))
+    owner_of = dict(_select_in(connection, "SELECT row_id, tenant FROM rows WHERE row_id IN", row_ids))
+    # Rows may have been deleted since they were read.
+    there = np.fromiter((row_id in owner_of for row_id in row_ids), dtype=np.bool_, count=len(row_ids))
+    numbers, codes = numbers[there], codes[there]
+    owners = np.fromiter((owner_of[row_id] for row_id in numbers.tolist()), dtype=np.int64, count=len(numbers))
+    stored = map(bytes, checksums.with_checksums(numbers, owners, codes))
+    rewritten = zip(numbers.tolist(), owners.tolist(), stored, strict=True)
+    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", rewritten)
 
 
 def delete(connection: Connection, tenant: int, row_ids: Sequence[int]) -> int:
-    """Delete rows of a tenant and everything derived from them; the row ids are not used again. Returns how many were deleted."""
+    """Delete rows of a tenant and everything derived from them; returns how many. The row ids are not used again."""
     for chunk in chunks(row_ids, PARAMETERS[-1]):
         connection.executemany(
             "INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)",

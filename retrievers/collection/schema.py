@@ -3,11 +3,11 @@
 ``state`` counts the commits: every reader compares its ``version`` with the one that its codes in memory stand at; ``commits``
 names the last ones, so that a reader knows whether what it has kept belongs to this file.
 ``rows`` is what users gave; ``codes`` and ``fine`` are the two tiers of its vector; ``lexical`` is FTS5 over ``rows``.
-``tenants`` numbers the tenants by name, 0 being the collection itself, and counts their rows; ``shared`` says who sees rows of the collection
-besides. ``removals`` lets readers follow deletions without reading every row id again.
+``tenants`` numbers the tenants by name, 0 being the collection itself, and counts their rows; ``shared`` says who sees rows of
+the collection besides. ``removals`` lets readers follow deletions without reading every row id again.
 
-What is read from a row, a code, a codec, a setting, a tenant or the state is compared with its checksum (:mod:`.checksums`), and
-how many rows are found with how many the state says there are.
+What is read from a row, a code, a codec, a setting, a tenant or the state is compared with its checksum (:mod:`.checksums`),
+and how many rows are found with how many the state says there are.
 """
 
 from __future__ import annotations

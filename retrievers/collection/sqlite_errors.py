@@ -10,8 +10,8 @@ from typing import Any
 from rarebit import errors
 
 DAMAGES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
-"""What our statements, which are constant, meet where tables or indexes are not as we made them: with a flipped bit in the schema
-SQLite says as many different things as there are words in it."""
+"""What our statements, which are constant, meet where tables or indexes are not as we made them: of a flipped bit in the schema
+SQLite says as many different things as there are words."""
 
 NO_TEXT = "Could not decode to UTF-8"
 """How the message begins of what Python's module has no code for."""

@@ -26,7 +26,7 @@ def of_database(path: Path) -> Regions:
         first = HEADER if number == 1 else (number - 1) * page_size
         regions.setdefault(name, []).append(range(first, number * page_size))
     unused = set(range(1, count + 1)).difference(number for _, number in pages)
-    if unused:
+    if unused:  # by anything, but kept for what comes
         regions["unused"] = [range((number - 1) * page_size, number * page_size) for number in sorted(unused)]
     return regions
 

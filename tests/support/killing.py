@@ -188,7 +188,7 @@ def work(kind: str, path: str) -> None:
             say(str(number))
         say("done")
     except BaseException as error:  # noqa: BLE001
-        print(repr(error), file=sys.stderr)
+        sys.stderr.write(f"{error!r}\n")
         say("failed")
         os._exit(1)
     signal.pause()
