@@ -163,8 +163,8 @@ def test_a_file_that_is_gone_is_written_to_no_more(tmp_path: Path, ending: str, 
     for use in (
         lambda: collection.add(clustered(1), ids=["lost"]),
         lambda: collection.search(clustered(1)[0]),
-        lambda: collection.delete_all(),
-        lambda: collection.compact(),
+        collection.delete_all,
+        collection.compact,
         lambda: collection.backup(tmp_path / "backup.rarebit"),
     ):
         with pytest.raises(StorageError, match=f"c.rarebit{ending} was re(moved|placed).*open it again"):

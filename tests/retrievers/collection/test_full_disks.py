@@ -1,4 +1,4 @@
-"""No space at any point of any kind of write: an error of ours, nothing lost, and the same call works when there is space again."""
+"""No space at any point of any kind of write: an error of ours, nothing lost, and the same call works with space again."""
 
 from __future__ import annotations
 
