@@ -265,10 +265,10 @@ class Collection(RowOperations, Searches):
         Returns:
             What is wrong, one sentence each; nothing where all is well.
 
-        What is read by searches, filters, iteration and counts is compared with checksums and counts each time, and damage there
-        is an error. A damaged index can hide something without one, and only this method finds it: that an id or a tenant is
-        there; with whom a row is shared; and what lexical search finds, and how it scores. The lexical index is not looked at
-        where the collection was opened read-only.
+        What is read by searches, filters, iteration and counts is compared with checksums and counts each time, and damage
+        there is an error. A damaged index can hide something without one, and only this method finds it: that an id or a tenant
+        is there; with whom a row is shared; and what lexical search finds, and how it scores. The lexical index is not looked
+        at where the collection was opened read-only.
         """
         return checking.problems(self._engine, progress=progress)
 

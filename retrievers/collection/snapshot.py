@@ -32,6 +32,8 @@ from rarebit.retrievers.collection.storage import Connection, State
 Ranking: TypeAlias = list[tuple[int, float]]
 """Row ids with their scores, best first."""
 
+StoredRows: TypeAlias = dict[int, rows.StoredRow]
+
 FEWEST_CANDIDATES = 100
 CANDIDATES_PER_HIT = 10
 """Candidates re-ranked for k hits unless another number was chosen by measuring: 10 k, at least 100. How much of the true top
@@ -204,7 +206,7 @@ class Snapshot:
             raise DamagedFileError(f"rows after row {row_id} are missing from the file: restore it from a backup")
         return found
 
-    def _owned(self, row_ids: Sequence[int]) -> dict[int, rows.StoredRow]:
+    def _owned(self, row_ids: Sequence[int]) -> StoredRows:
         """Read rows by their row ids, and see once more that they are the tenant's, or the collection's and shared."""
         stored = rows.by_row_ids(self.connection, row_ids)
         strange = {tenant for _, tenant, *_ in stored.values()}.difference(self.owners)

@@ -85,7 +85,7 @@ def test_a_killed_writer_loses_nothing_it_acknowledged(zygote: killing.Zygote, f
         in_flight += finished < len(states) - 1
         with killing.opened(path) as collection:
             found = killing.content(collection)
-            assert found in states[finished : finished + 2], f"kill {kill} after {finished} steps, state {states.index(found)}"
+            assert found in states[finished : finished + 2], f"kill {kill} after {finished} steps: what is there is neither"
             assert_right(collection, rng)
             backup = killing.backup_of(collection)
             if backup.exists():
