@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check format bench bench-codecs wheel clean
+.PHONY: demo test check format bench bench-codecs bench-stores wheel clean
 
 demo: $(VENV)/.runs
 	$(BIN)/rarebit demo $(ARGS)
@@ -38,6 +38,11 @@ wheel: $(VENV)/.develops
 bench-codecs: $(VENV)/.runs
 	$(PIP) --group bench
 	$(BIN)/python -m rarebit.cookbook.benchmarks.codecs --data $(DATA) $(ARGS)
+
+# make bench-stores DATA=folder-of-collections ARGS='--json FILE --plot FILE.svg --work DIR'; hours for everything, minutes with --quick
+bench-stores: $(VENV)/.runs
+	$(PIP) --group bench
+	$(BIN)/python -m rarebit.cookbook.benchmarks.stores --data $(DATA) $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist

@@ -167,6 +167,11 @@ class SearchableCodec(Codec):
     scores_as_decoded: bool = True
     """Whether a scanner's scores are the inner products with the decoded vectors, up to rounding."""
 
+    @property
+    def has_lists(self) -> bool:
+        """Whether its scanner keeps inverted lists apart."""
+        return False
+
     @abstractmethod
     def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
         """Lay codes out for search, in their order; it takes the queries that :meth:`prepare_queries` returns.

@@ -113,6 +113,11 @@ class GroupedCode(SearchableCodec):
             row[-1] = query @ self._mean
         return prepared
 
+    @property
+    def has_lists(self) -> bool:
+        """Whether its scanner keeps inverted lists apart."""
+        return True
+
     def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
         """Lay the parts out for fast scan, and the factors beside them."""
         factors, values = self._split(codes)

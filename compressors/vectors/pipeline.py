@@ -77,6 +77,11 @@ class Pipeline(SearchableCodec):
         """Map (q, dim) queries as the vectors were, and prepare them for the codec."""
         return self._codec.prepare_queries(self._queries_through(queries))
 
+    @property
+    def has_lists(self) -> bool:
+        """Whether its scanner keeps inverted lists apart."""
+        return self._codec.has_lists
+
     def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
         """Lay the codes out as the codec at the end does."""
         return self._codec.scanner(codes, sizes)

@@ -107,6 +107,11 @@ class Product(SearchableCodec):
         tables = entries.transpose(1, 0, 2).reshape(len(spread), 2**self.bits * self.parts)
         return np.pad(tables, ((0, 0), (0, 1)))
 
+    @property
+    def has_lists(self) -> bool:
+        """Whether its scanner keeps inverted lists apart."""
+        return self.bits == 4
+
     def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
         """Pack the codes for fast scan with 4 bits; put them into a faiss ``IndexPQ`` with 8."""
         if self.bits == 4:

@@ -198,6 +198,11 @@ class RankedProduct(SearchableCodec):
         prepared: Prepared = np.concatenate([spread, (queries @ self._quantiser.mean)[:, np.newaxis]], axis=1)
         return prepared
 
+    @property
+    def has_lists(self) -> bool:
+        """Whether its scanner keeps inverted lists apart."""
+        return self.bits == 4
+
     def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
         """Lay the parts out for fast scan with 4 bits; put them into an ``IndexPQ`` with 8."""
         points = self._quantiser.points

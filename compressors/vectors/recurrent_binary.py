@@ -188,6 +188,11 @@ class RecurrentBinary(SearchableCodec):
         """Make the tables of what the codes of (q, dim) queries stand for: the symmetric search, for queries kept as codes."""
         return self.prepare_queries(self.decode(self.encode(queries)))
 
+    @property
+    def has_lists(self) -> bool:
+        """Whether its scanner keeps inverted lists apart."""
+        return True
+
     def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
         """Lay the signs out for the fast scan, with the codes' factors if they have any."""
         signs = np.ascontiguousarray(codes[:, : self.code_size - self._scale_bytes])

@@ -2,13 +2,14 @@
 
 A row's are two CRC-32 in one number: of all but the text, which can be checked without reading the text, and of everything. A
 code's stands in its last four bytes and can be checked for many codes at once: a weighted sum of its words modulo 2^32, in
-which every weight is odd, so that no single flipped bit leaves the sum as it was; the row's number and its tenant are words of
-their own, so that a code cannot pass for another row's, nor for another tenant's.
+which every weight is odd, so that no single flipped bit leaves the sum as it was; the row's number, its tenant and its list are
+words of their own, so that a code cannot pass for another row's.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, TypeAlias
 
@@ -45,24 +46,27 @@ def is_head(row_id: int, tenant: int, key: str, metadata: str, checksum: int) ->
     return _of_head(row_id, tenant, key, metadata) >> 1 == checksum >> 32
 
 
-def with_checksums(row_ids: RowIds, tenants: RowIds, codes: Codes) -> Stored:
-    """Append its checksum to each of (n, size) codes: (n, size + 4)."""
-    sums = _sums(row_ids, tenants, codes).astype("<u4", copy=False)[:, np.newaxis].view(np.uint8)
+def with_checksums(codes: Codes, *about: RowIds) -> Stored:
+    """Append its checksum to each of (n, size) codes: (n, size + 4).
+
+    ``about`` are numbers that stand beside each code, first of all its row id: a code belongs to them.
+    """
+    sums = _sums(codes, about).astype("<u4", copy=False)[:, np.newaxis].view(np.uint8)
     joined: Stored = np.concatenate([codes, sums], axis=1)
     return joined
 
 
-def without_checksums(row_ids: RowIds, tenants: RowIds, stored: Stored, what: str) -> Codes:
+def without_checksums(stored: Stored, what: str, *about: RowIds) -> Codes:
     """Check what :func:`with_checksums` gave, and cut the checksums off: (n, size).
 
     Raises:
-        DamagedFileError: a code is not the one that was stored under its row id and tenant.
+        DamagedFileError: a code is not the one that was stored beside these numbers.
     """
     codes, kept = stored[:, :-CHECKSUM_BYTES], stored[:, -CHECKSUM_BYTES:]
-    wrong = np.flatnonzero(np.ascontiguousarray(kept).view("<u4")[:, 0] != _sums(row_ids, tenants, codes))
+    wrong = np.flatnonzero(np.ascontiguousarray(kept).view("<u4")[:, 0] != _sums(codes, about))
     if len(wrong):
         raise DamagedFileError(
-            f"{len(wrong)} {what} of the file are not what was stored (first: that of row {row_ids[wrong[0]]}): "
+            f"{len(wrong)} {what} of the file are not what was stored (first: that of row {about[0][wrong[0]]}): "
             "restore the file from a backup"
         )
     return codes
@@ -72,15 +76,16 @@ def _of_head(row_id: int, tenant: int, key: str, metadata: str) -> int:
     return zlib.crc32(f"{row_id} {tenant} {key}\0{metadata}\0".encode())
 
 
-def _sums(row_ids: RowIds, tenants: RowIds, codes: Codes) -> Sums:
+def _sums(codes: Codes, about: Sequence[RowIds]) -> Sums:
     count, size = codes.shape
     padded = np.zeros((count, -(-size // 4) * 4), np.uint8)
     padded[:, :size] = codes
-    weights = _weights(padded.shape[1] // 4 + 4)
-    sums: Sums = (padded.view("<u4") * weights[4:]).sum(axis=1, dtype=np.uint32)
-    for place, numbers in enumerate((row_ids, tenants)):
-        low, high = (numbers & 0xFFFFFFFF).astype(np.uint32), (numbers >> 32).astype(np.uint32)
-        sums += low * weights[2 * place] + high * weights[2 * place + 1]
+    words = padded.shape[1] // 4
+    weights = _weights(words + 2 * len(about))
+    sums: Sums = (padded.view("<u4") * weights[:words]).sum(axis=1, dtype=np.uint32)
+    for number, column in enumerate(about):
+        low, high = (column & 0xFFFFFFFF).astype(np.uint32), (column >> 32).astype(np.uint32)
+        sums += low * weights[words + 2 * number] + high * weights[words + 2 * number + 1]
     return sums
 
 

@@ -22,11 +22,13 @@ from typing import Any
 import faiss
 import numpy as np
 
-from rarebit.arrays import Prepared, Queries, RowIdMatrix, ScoreMatrix
+from rarebit.arrays import Lists, Prepared, Queries, RowIdMatrix, ScoreMatrix
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.errors import DamagedFileError
-from rarebit.retrievers.collection import rows
+from rarebit.retrievers.collection import inverted_lists, rows
 from rarebit.retrievers.collection.bitmaps import array_of
+from rarebit.retrievers.collection.index_cache import CachedCodes, IndexCache
+from rarebit.retrievers.collection.inverted_lists import InvertedLists
 from rarebit.retrievers.collection.segment import Segment
 from rarebit.retrievers.collection.selection import EVERY_ROW, Selection
 from rarebit.retrievers.collection.storage import Connection, State
@@ -47,6 +49,7 @@ class View:
 
     state: State
     codec: SearchableCodec | None
+    lists: InvertedLists | None = None
     segments: tuple[Segment, ...] = ()
     last_row_id: int = 0
     last_removal: int = 0
@@ -55,6 +58,11 @@ class View:
     def count(self) -> int:
         """Rows of this commit."""
         return sum(segment.count for segment in self.segments)
+
+    @property
+    def list_count(self) -> int:
+        """How many inverted lists there are."""
+        return 0 if self.lists is None else self.lists.count
 
     @property
     def code_bytes(self) -> int:
@@ -66,9 +74,10 @@ class View:
         """Bytes of the row ids and the marks of deletion."""
         return sum(segment.nbytes for segment in self.segments)
 
-    def scanned(self, selection: Selection) -> int:
-        """Count the codes that a search among a selection looks at."""
-        return sum(segment.scanned(selection) for segment in self.segments)
+    def scanned(self, queries: Queries, k: int, selection: Selection) -> int:
+        """Count the codes that a search among a selection looks at, on average over the queries."""
+        nearest = self._nearest(queries, selection)
+        return sum(segment.scanned(k, selection, nearest) for segment in self.segments)
 
     def search(
         self, queries: Queries, k: int, selection: Selection = EVERY_ROW, *, rough: bool = False
@@ -88,7 +97,9 @@ class View:
         if self.codec is not None and k > 0:
             prepared: Prepared = np.ascontiguousarray(self.codec.prepare_queries(queries))
             with _threads_for(len(queries)):
-                found = [part for segment in self.segments if (part := segment.search(prepared, k, selection, rough=rough))]
+                nearest = self._nearest(queries, selection)
+                parts = (segment.search(prepared, k, selection, nearest, rough=rough) for segment in self.segments)
+                found = [part for part in parts if part is not None]
         if not found:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         if len(found) == 1:
@@ -98,14 +109,28 @@ class View:
         order = np.lexsort((row_ids, -scores), axis=1)[:, :k]
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(row_ids, order, axis=1)
 
+    def _nearest(self, queries: Queries, selection: Selection) -> Lists | None:
+        """Give the lists to look at for each query, where a search is among every row."""
+        return None if self.lists is None or selection is not EVERY_ROW else self.lists.nearest(queries)
+
 
 class CodeIndex:
-    """Holds the newest view and brings it forward."""
+    """Holds the newest view and brings it forward.
 
-    def __init__(self) -> None:
+    Args:
+        cache: where the codes of a large first segment are kept for the next one who opens the file.
+    """
+
+    def __init__(self, cache: IndexCache) -> None:
         """Hold nothing yet."""
+        self._cache = cache
         self._lock = Lock()
         self._view: View | None = None
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the file beside the database."""
+        return self._cache.nbytes
 
     @property
     def lock(self) -> Lock:
@@ -117,14 +142,64 @@ class CodeIndex:
         view = self._view
         if view is None or view.state.version != state.version:
             if view is None or not _can_follow(view, state):
-                view = View(state, codec)
-            view = _compacted(_brought_to(view, connection, state), connection)
+                view = self._started(connection, state, codec)
+            view = self._compacted(self._brought_to(view, connection, state), connection)
             if view.count != state.row_count:
                 raise DamagedFileError(
                     f"the file holds the codes of {view.count} rows, wanted {state.row_count}: restore it from a backup"
                 )
             self._view = view
         return view
+
+    def _started(self, connection: Connection, state: State, codec: SearchableCodec | None) -> View:
+        """Begin with what the cache holds, or before the first row."""
+        if codec is None:
+            return View(state, None)
+        lists = inverted_lists.load(connection, codec.dim)
+        cached = self._cache.load(connection, state, codec.code_size)
+        if cached is None:
+            return View(state, codec, lists)
+        segment = Segment.build(codec, cached.stored, lists.count if lists else 0)
+        return View(state, codec, lists, (segment,), cached.last_row_id, cached.last_removal)
+
+    def _brought_to(self, view: View, connection: Connection, state: State) -> View:
+        """Append the codes of newer rows, and mark the rows deleted since."""
+        if view.codec is None:
+            return replace(view, state=state, last_removal=rows.latest_removal(connection))
+        removed = array_of(rows.removed_since(connection, view.last_removal))
+        segments = [segment.without(removed) for segment in view.segments] if len(removed) else list(view.segments)
+        last = view.last_row_id
+        removal = rows.latest_removal(connection)
+        while True:
+            stored = rows.codes_between(connection, last + 1, state.next_row_id, view.codec.code_size, SEGMENT_ROWS)
+            if not len(stored.row_ids):
+                break
+            last = int(stored.row_ids[-1])
+            if not segments:
+                self._cache.save(connection, state, CachedCodes(stored, last, removal))
+            segments.append(Segment.build(view.codec, stored, view.list_count))
+        return View(state, view.codec, view.lists, tuple(segments), last, removal)
+
+    def _compacted(self, view: View, connection: Connection) -> View:
+        """Merge small neighbours and write segments anew that hold many deleted rows."""
+        segments: list[Segment] = []
+        for segment in (segment for segment in view.segments if segment.count):
+            merged = [segment]
+            while segments and _should_merge(segments[-1], merged):
+                merged.insert(0, segments.pop())
+            if len(merged) > 1 or _mostly_dead(segment):
+                segments.append(self._rebuilt(view, merged, connection, is_first=not segments))
+            else:
+                segments.append(segment)
+        return replace(view, segments=tuple(segments))
+
+    def _rebuilt(self, view: View, segments: Sequence[Segment], connection: Connection, *, is_first: bool) -> Segment:
+        assert view.codec is not None  # noqa: S101
+        first, last = segments[0].numbers.first, segments[-1].numbers.last
+        stored = rows.codes_between(connection, first, last, view.codec.code_size, SEGMENT_ROWS)
+        if is_first:
+            self._cache.save(connection, view.state, CachedCodes(stored, last, view.last_removal))
+        return Segment.build(view.codec, stored, view.list_count)
 
     def after_fork(self) -> None:
         """Take a new lock: the old one may be held by a thread that this process does not have."""
@@ -163,35 +238,6 @@ def _can_follow(view: View, state: State) -> bool:
     return same_codes and view.last_removal >= state.removals_forgotten
 
 
-def _brought_to(view: View, connection: Connection, state: State) -> View:
-    """Append the codes of newer rows, and mark the rows deleted since."""
-    if view.codec is None:
-        return replace(view, state=state, last_removal=rows.latest_removal(connection))
-    removed = array_of(rows.removed_since(connection, view.last_removal))
-    segments = [segment.without(removed) for segment in view.segments] if len(removed) else list(view.segments)
-    last = view.last_row_id
-    while True:
-        row_ids, tenants, codes = rows.codes_between(
-            connection, last + 1, state.next_row_id, view.codec.code_size, SEGMENT_ROWS
-        )
-        if not len(row_ids):
-            break
-        segments.append(Segment.build(view.codec, row_ids, tenants, codes))
-        last = int(row_ids[-1])
-    return View(state, view.codec, tuple(segments), last, rows.latest_removal(connection))
-
-
-def _compacted(view: View, connection: Connection) -> View:
-    """Merge small neighbours and write segments anew that hold many deleted rows."""
-    segments: list[Segment] = []
-    for segment in (segment for segment in view.segments if segment.count):
-        merged = [segment]
-        while segments and _should_merge(segments[-1], merged):
-            merged.insert(0, segments.pop())
-        segments.append(_rebuilt(view, merged, connection) if len(merged) > 1 or _mostly_dead(segment) else segment)
-    return replace(view, segments=tuple(segments))
-
-
 def _should_merge(left: Segment, right: Sequence[Segment]) -> bool:
     size = sum(segment.count for segment in right)
     return left.count <= 2 * size and left.count + size <= SEGMENT_ROWS
@@ -199,9 +245,3 @@ def _should_merge(left: Segment, right: Sequence[Segment]) -> bool:
 
 def _mostly_dead(segment: Segment) -> bool:
     return len(segment) - segment.count > MOST_DEAD * len(segment)
-
-
-def _rebuilt(view: View, segments: Sequence[Segment], connection: Connection) -> Segment:
-    assert view.codec is not None  # noqa: S101
-    first, last = segments[0].numbers.first, segments[-1].numbers.last
-    return Segment.build(view.codec, *rows.codes_between(connection, first, last, view.codec.code_size, limit=-1))

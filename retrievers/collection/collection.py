@@ -198,7 +198,7 @@ class Collection(RowOperations, Searches):
             trained=trained,
             choice=settings.choice,
             memory=memory,
-            disk={**disk, "file": self._engine.storage.file_bytes()},
+            disk={**disk, "file": self._engine.storage.file_bytes(), "cache": self._engine.index.cache_bytes},
         )
 
     def recompress(

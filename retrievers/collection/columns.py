@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -86,17 +86,21 @@ class Column:
         _check_complete([], self.last_row_id + 1, next_row_id - 1, live)
         self.last_row_id = max(self.last_row_id, next_row_id - 1)
 
-    def where(self, connection: Connection, compare: Compare, after: int, live: BitMap64) -> BitMap64:
-        """Find the rows beyond a row id that have the field, and whose value satisfies a comparison.
+    def where(self, connection: Connection, compares: Sequence[Compare], after: int, live: BitMap64) -> BitMap64:
+        """Find the rows beyond a row id that have the field, and whose value satisfies every one of some comparisons.
 
         Rows that were deleted may be among those found. Call with the lock held.
         """
-        found = bitmap_of(self._numbers.where(lambda numbers: _numbers_that_hold(compare, numbers), after))
-        found |= bitmap_of(self._codes.where(lambda codes: self._different_that_hold(compare)[codes], after))
+        found = bitmap_of(self._numbers.where(lambda numbers: _all_hold(_numbers_that_hold, compares, numbers), after))
+        if len(self._codes):
+            holds = np.logical_and.reduce([self._different_that_hold(compare) for compare in compares])
+            found |= bitmap_of(self._codes.where(lambda codes: holds[codes], after))
         if self._hashes is not None:
-            found |= self._hashed_that_hold(connection, compare, after, live)
-        elsewhere = self._elsewhere.where(lambda every: np.ones(len(every), np.bool_), after)
-        return found | self._read_again(connection, compare, elsewhere, live)
+            found |= BitMap64.intersection(*(self._hashed_that_hold(connection, each, after, live) for each in compares))
+        if len(self._elsewhere):
+            elsewhere = self._elsewhere.where(_every, after)
+            found |= BitMap64.intersection(*(self._read_again(connection, each, elsewhere, live) for each in compares))
+        return found
 
     def _append(self, stored: Sequence[tuple[int, str]]) -> None:
         """Take in some rows and their metadata, as JSON."""
@@ -170,8 +174,7 @@ class Column:
             # Of 64 bits with a key of the process's own: two strings of one hash are not to be expected in a lifetime.
             wanted = np.array([hash(value) for value in _wanted(compare) if isinstance(value, str)], dtype=np.int64)
             return bitmap_of(self._hashes.where(lambda hashes: np.isin(hashes, wanted), after))
-        every = self._hashes.where(lambda hashes: np.ones(len(hashes), np.bool_), after)
-        return self._read_again(connection, compare, every, live)
+        return self._read_again(connection, compare, self._hashes.where(_every, after), live)
 
     def _read_again(self, connection: Connection, compare: Compare, row_ids: RowIds, live: BitMap64) -> BitMap64:
         """Compare what the rows themselves hold."""
@@ -198,16 +201,16 @@ class Columns:
         self._lock = Lock()
         self._columns: OrderedDict[str, Column] = OrderedDict()
 
-    def where(self, connection: Connection, state: State, compare: Compare, after: int, live: BitMap64) -> BitMap64:
-        """Find rows as :meth:`Column.where`, among those of the commit that the connection's transaction sees.
+    def where(self, connection: Connection, state: State, compares: Sequence[Compare], after: int, live: BitMap64) -> BitMap64:
+        """Find rows as :meth:`Column.where`, for comparisons of one field, as of the commit that the transaction sees.
 
         ``live`` are all the rows of that commit: none of them may be missing.
         """
-        column = self._of(compare.field, state)
+        column = self._of(compares[0].field, state)
         with column.lock:
             if column.last_row_id < state.next_row_id - 1:
                 column.read_up_to(connection, state.next_row_id, live)
-            return column.where(connection, compare, after, live)
+            return column.where(connection, compares, after, live)
 
     @property
     def nbytes(self) -> int:
@@ -271,7 +274,7 @@ class _Pairs(Generic[Number]):
     def where(self, holds: Any, after: int) -> RowIds:
         """Give the row ids beyond ``after`` of the values for which a function of all of them is true."""
         first = int(np.searchsorted(self.row_ids, after, side="right")) if after else 0
-        found: RowIds = self.row_ids[first:][holds(self.values[first:])]
+        found: RowIds = self.row_ids[first:].take(np.flatnonzero(holds(self.values[first:])))
         return found
 
 
@@ -290,6 +293,17 @@ def _is_exact_number(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool) and -EXACT < value < EXACT
+
+
+def _every(values: npt.NDArray[Any]) -> Bools:
+    return np.ones(len(values), dtype=np.bool_)
+
+
+def _all_hold(hold: Callable[[Compare, Any], Bools], compares: Sequence[Compare], values: Any) -> Bools:
+    holds = hold(compares[0], values)
+    for compare in compares[1:]:
+        holds &= hold(compare, values)
+    return holds
 
 
 def _numbers_that_hold(compare: Compare, numbers: npt.NDArray[np.float64]) -> Bools:

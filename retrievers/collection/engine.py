@@ -17,6 +17,7 @@ from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection.code_index import CodeIndex
 from rarebit.retrievers.collection.explanation import Steps
 from rarebit.retrievers.collection.finest import stored_codec
+from rarebit.retrievers.collection.index_cache import IndexCache
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
 from rarebit.retrievers.collection.snapshot import Known, SearchableSnapshot, Snapshot
 from rarebit.retrievers.collection.storage import Connection, State, Storage, read_state
@@ -36,7 +37,7 @@ class Engine:
         """Agree on the settings with the file; close it if that fails."""
         self.storage = storage
         self.asked = dict(asked)
-        self.index = CodeIndex()
+        self.index = CodeIndex(IndexCache(storage.path, read_only=storage.read_only))
         self.known = Known()
         self._codec: tuple[int, SearchableCodec | None] = (0, None)
         try:

@@ -79,4 +79,6 @@ def plan_of(selection: Selection, visible: int, matching: int, scanned: int) -> 
         if scanned == matching:
             return "the matching rows one by one"
         return "scan that passes over rows that do not match"
-    return "scan of every row" if scanned >= visible and selection.owners is None else "scan of the tenant's rows"
+    if selection.owners is not None:
+        return "scan of the tenant's rows"
+    return "scan of every row" if scanned >= visible else "scan of the nearest lists"

@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 
-from rarebit.arrays import Codes, Vectors
+from rarebit.arrays import Codes, RowIds, Vectors
 from rarebit.compressors.vectors import SearchableCodec, restore_codec
 from rarebit.compressors.vectors.exact import Exact
 from rarebit.compressors.vectors.fine_tier import FineTier
@@ -37,15 +38,15 @@ class FinestVectors:
         if self.codec is None:
             return np.empty((len(row_ids), 0), np.float32)
         if self.tier is None:
-            return self.codec.decode(self._stored("codes", row_ids, self.codec.code_size))
-        fine = self._stored("fine", row_ids, self.tier.code_size)
-        codes = self._stored("codes", row_ids, self.codec.code_size) if self.tier.is_residual else None
+            return self.codec.decode(self._codes(row_ids))
+        fine = self._complete(row_ids, rows.fine_of(self.connection, row_ids, self.tier.code_size))
+        codes = self._codes(row_ids) if self.tier.is_residual else None
         return self.tier.decode(fine, codes)
 
     def parts_of(self, row_ids: Sequence[int]) -> Vectors:
         """Decode what the fine tier alone keeps of rows: as :meth:`of`, without what the codes say."""
         assert self.tier is not None  # noqa: S101
-        return self.tier.part(self._stored("fine", row_ids, self.tier.code_size))
+        return self.tier.part(self._complete(row_ids, rows.fine_of(self.connection, row_ids, self.tier.code_size)))
 
     @property
     def kept_as(self) -> str:
@@ -58,8 +59,14 @@ class FinestVectors:
         """The fine tier; None where there is none, or the codes themselves are exact, as before training."""
         return None if self.codec is None else FineTier.beside(self.codec, str(self.settings.fine))
 
-    def _stored(self, table: str, row_ids: Sequence[int], code_size: int) -> Codes:
-        found, codes = rows.codes_of(self.connection, table, row_ids, code_size)
+    def _codes(self, row_ids: Sequence[int]) -> Codes:
+        assert self.codec is not None  # noqa: S101
+        codes: Codes = self._complete(row_ids, rows.codes_of(self.connection, row_ids, self.codec.code_size))
+        return codes
+
+    @staticmethod
+    def _complete(row_ids: Sequence[int], stored: tuple[RowIds, Any]) -> Any:
+        found, codes = stored
         if len(found) != len(row_ids):
             raise DamagedFileError(f"{len(row_ids) - len(found)} rows have no vector in the file: restore it from a backup")
         return codes

@@ -21,16 +21,17 @@ from rarebit.arrays import NUMBER_KINDS, Vectors, VectorsLike, as_vectors, norma
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.fine_tier import FineTier
 from rarebit.errors import CodecError, CodecWarning, DuplicateIdError, InputError, MissingExtraError, VectorError
-from rarebit.retrievers.collection import rows, tenants, training
+from rarebit.retrievers.collection import inverted_lists, rows, tenants, training
 from rarebit.retrievers.collection.arguments import as_ids
-from rarebit.retrievers.collection.finest import stored_codec
+from rarebit.retrievers.collection.finest import FinestVectors, stored_codec
+from rarebit.retrievers.collection.inverted_lists import InvertedLists
 from rarebit.retrievers.collection.settings import Settings
-from rarebit.retrievers.collection.storage import Connection
+from rarebit.retrievers.collection.storage import Connection, changed_state
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the rows of a call, checked: (n, dim) vectors, and n rows."""
+    """Some of the rows of a call, checked: (n, dim) vectors as they were given, and n rows."""
 
     vectors: Vectors
     new: Sequence[rows.NewRow]
@@ -69,13 +70,13 @@ class Batch:
         return int(self.vectors.shape[1])
 
     def parts(self, size: int) -> Iterator[Part]:
-        """Cut the batch, check each part, and normalise its vectors for cosine."""
+        """Cut the batch, and check each part."""
         for start in range(0, len(self.ids), size):
             part = slice(start, start + size)
             vectors = as_vectors(self.vectors[part], dim=self.settings.dim or self.dim, first=start)
             triples = zip(self.ids[part], self.texts[part], self.metadatas[part], strict=True)
             new = [rows.new_row(*triple) for triple in triples]
-            yield Part(normalized(vectors) if self.settings.metric == "cosine" else vectors, new)
+            yield Part(vectors, new)
 
     def check_unique(self) -> None:
         """Raise DuplicateIdError if an id occurs twice."""
@@ -86,6 +87,21 @@ class Batch:
             f"{len(repeated)} ids occur more than once in this call (first: {repeated[0]!r}), wanted each id once: "
             "drop the duplicates, or add them in separate calls, where the last one wins"
         )
+
+
+@dataclass(frozen=True)
+class Means:
+    """What vectors are encoded with: the codecs and the inverted lists, and whether at length 1."""
+
+    codecs: training.Codecs
+    lists: InvertedLists | None
+    unit: bool
+
+    def encoded(self, part: Part) -> rows.Encoded:
+        """Encode a part; may run beside the writing of another."""
+        vectors = normalized(part.vectors) if self.unit else part.vectors
+        encoded = training.encoded(vectors, self.codecs)
+        return encoded if self.lists is None else encoded._replace(lists=self.lists.assign(vectors))
 
 
 class Writer:
@@ -108,6 +124,8 @@ class Writer:
     def _use(self, settings: Settings, codec: SearchableCodec) -> None:
         self.settings = settings
         self._codecs = codec, FineTier.beside(codec, str(settings.fine))
+        self._lists = inverted_lists.load(self._connection, settings.dim)
+        self._means = Means(self._codecs, self._lists, unit=settings.metric == "cosine")
 
     def write(self, parts: Iterator[Part]) -> Iterator[int]:
         """Insert or replace rows part by part, and train where the minimum is reached; gives how many rows each part had."""
@@ -116,28 +134,36 @@ class Writer:
         if written is None:
             return
         if ahead is None:
-            yield self._write(written, training.encoded(written.vectors, self._codecs))
+            yield self._write(written, self._means.encoded(written))
             return
         with ThreadPoolExecutor(1, thread_name_prefix="rarebit-encode") as pool:
-            codecs, codes = self._codecs, pool.submit(training.encoded, written.vectors, self._codecs)
+            means, codes = self._means, pool.submit(self._means.encoded, written)
             while written is not None:
-                next_codecs = self._codecs
-                next_codes = None if ahead is None else pool.submit(training.encoded, ahead.vectors, next_codecs)
+                next_means = self._means
+                next_codes = None if ahead is None else pool.submit(next_means.encoded, ahead)
                 known = codes.result()
-                # A training in between has given the collection another code.
-                yield self._write(written, known if codecs is self._codecs else training.encoded(written.vectors, self._codecs))
+                # A training in between has given the collection other codes.
+                yield self._write(written, known if means is self._means else self._means.encoded(written))
                 if next_codes is None:
                     return
-                written, codecs, codes, ahead = ahead, next_codecs, next_codes, next(parts, None)
+                written, means, codes, ahead = ahead, next_means, next_codes, next(parts, None)
 
-    def _write(self, part: Part, codes: training.Encoded) -> int:
+    def _write(self, part: Part, encoded: rows.Encoded) -> int:
         ids = [row.id for row in part.new]
         rows.delete(self._connection, self._tenant, rows.row_ids_of(self._connection, self._tenant, ids))
         tenants.hide_ids(self._connection, self._tenant, ids)
-        rows.insert(self._connection, self._tenant, part.new, *codes)
+        rows.insert(self._connection, self._tenant, part.new, encoded)
         if training.is_due(self._connection, self.settings, self._codecs[0]):
             self._train()
+        if inverted_lists.are_due(changed_state(self._connection), self._codecs[0], self._lists):
+            self._learn_lists()
         return len(ids)
+
+    def _learn_lists(self) -> None:
+        source = FinestVectors(self._connection, self.settings, self._codecs[0])
+        sampled = training.sampled_ids(self._connection)
+        inverted_lists.learn(self._connection, changed_state(self._connection), source, sampled)
+        self._use(self.settings, self._codecs[0])
 
     def _train(self) -> None:
         """Train, or go on as before where that cannot be: rows are not refused because of the code that they will have."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -15,6 +16,7 @@ from rarebit.retrievers.collection import rows, tenants
 from rarebit.retrievers.collection.columns import Columns
 from rarebit.retrievers.collection.filters import (
     NEGATED,
+    RANGES,
     And,
     Compare,
     Filter,
@@ -54,7 +56,7 @@ class Matcher:
         """Give the row ids that match; deleted ones may be among them. The caller must not change the set."""
         match tree:
             case And(children=children):
-                return BitMap64.intersection(*map(self.rows, children)) if children else self.live
+                return BitMap64.intersection(*self._parts(children)) if children else self.live
             case Or(children=children):
                 return BitMap64.union(*map(self.rows, children)) if children else BitMap64()
             case Not(child=child):
@@ -66,6 +68,18 @@ class Matcher:
             case Where():
                 return self._tested_one_by_one(tree)
 
+    def _parts(self, children: Sequence[Filter]) -> Iterator[BitMap64]:
+        """Evaluate what must all hold; the bounds of one field together."""
+        bounds: defaultdict[str, list[Compare]] = defaultdict(list)
+        for child in children:
+            # A row may have several values of a dotted path, and each bound may then hold for another one.
+            if isinstance(child, Compare) and child.op in RANGES and "." not in child.field:
+                bounds[child.field].append(child)
+            else:
+                yield self.rows(child)
+        for of_one_field in bounds.values():
+            yield self._present_where(*of_one_field)
+
     def _compared(self, compare: Compare) -> BitMap64:
         if compare.op in NEGATED:
             return self.live - self._compared(Compare(compare.field, NEGATED[compare.op], compare.value))
@@ -74,8 +88,8 @@ class Matcher:
             return found
         return found | (self.live - self._present_where(Compare(compare.field, "exists")))
 
-    def _present_where(self, compare: Compare) -> BitMap64:
-        return self.columns.where(self.connection, self.state, compare, self.after, self.every)
+    def _present_where(self, *compares: Compare) -> BitMap64:
+        return self.columns.where(self.connection, self.state, compares, self.after, self.every)
 
     def _tested_one_by_one(self, tree: Where) -> BitMap64:
         """Ask the function about the rows that the caller may know of, and no others."""

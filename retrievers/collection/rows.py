@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice, repeat
+from itertools import islice
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from pyroaring import BitMap64
 
 from rarebit.arrays import Codes, FineCodes, RowIds
@@ -28,9 +29,6 @@ StoredHead: TypeAlias = tuple[int, int, str, str, int]
 
 SELECT_ROW = "SELECT row_id, tenant, id, metadata, text, checksum FROM rows"
 SELECT_HEAD = "SELECT row_id, tenant, id, metadata, checksum FROM rows"
-Tenants: TypeAlias = RowIds
-"""(n,) the numbers of the tenants that rows belong to."""
-
 READ_AT_ONCE = 8192
 """Rows whose Python objects are there at one time while codes are read."""
 
@@ -39,6 +37,27 @@ DEEPEST = 64
 
 PARAMETERS = (8, 16, 32, 64, 128, 256, 512)
 """Numbers of parameters that an IN list is padded to, so that few different statements are compiled and cached."""
+
+
+class StoredCodes(NamedTuple):
+    """Codes as the file has them: (n,) row ids, in order, tenants and inverted lists, and (n, code_size) codes."""
+
+    row_ids: RowIds
+    tenants: RowIds
+    lists: RowIds
+    codes: Codes
+
+    def at(self, places: slice | npt.NDArray[np.intp]) -> StoredCodes:
+        """Give those at some places."""
+        return StoredCodes(self.row_ids[places], self.tenants[places], self.lists[places], self.codes[places])
+
+
+class Encoded(NamedTuple):
+    """What is stored of n vectors: codes, fine codes where they are to be written, the inverted lists where there are any."""
+
+    codes: Codes
+    fine: FineCodes | None
+    lists: RowIds | None = None
 
 
 SELECT_TENANT = "SELECT number, name, row_count, checksum FROM tenants"
@@ -71,44 +90,50 @@ def new_row(key: str, text: str, metadata: Mapping[str, Any] | None) -> NewRow:
     return NewRow(key, text, "{}" if metadata is None else _encoded(key, metadata))
 
 
-def insert(connection: Connection, tenant: int, new: Sequence[NewRow], codes: Codes, fine: FineCodes | None) -> None:
-    """Insert rows of a tenant with their codes; rows of the tenant that have one of the ids already must be deleted before."""
+def insert(connection: Connection, tenant: int, new: Sequence[NewRow], encoded: Encoded) -> None:
+    """Insert rows of a tenant with their codes.
+
+    Rows of the tenant that have one of the ids already must be deleted before.
+    """
     first = changed_state(connection).next_row_id
     row_ids = np.arange(first, first + len(new), dtype=np.int64)
-    tenants = np.full(len(new), tenant, dtype=np.int64)
-    numbers = row_ids.tolist()
     connection.executemany(
         "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)",
         [
-            (row_id, tenant, key, encoded, checksums.of_row(row_id, tenant, key, encoded, text), text)
-            for row_id, (key, text, encoded) in zip(numbers, new, strict=True)
+            (row_id, tenant, key, metadata, checksums.of_row(row_id, tenant, key, metadata, text), text)
+            for row_id, (key, text, metadata) in zip(row_ids.tolist(), new, strict=True)
         ],
     )
-    stored = map(bytes, checksums.with_checksums(row_ids, tenants, codes))
-    connection.executemany("INSERT INTO codes VALUES (?, ?, ?)", zip(numbers, repeat(tenant), stored, strict=False))
-    if fine is not None:
-        stored = map(bytes, checksums.with_checksums(row_ids, np.zeros_like(tenants), fine))
-        connection.executemany("INSERT INTO fine VALUES (?, ?)", zip(numbers, stored, strict=True))
+    lists = np.zeros_like(row_ids) if encoded.lists is None else encoded.lists
+    write_codes(connection, "codes", StoredCodes(row_ids, np.full_like(row_ids, tenant), lists, encoded.codes))
+    if encoded.fine is not None:
+        write_fine(connection, "fine", row_ids, encoded.fine)
     connection.execute("INSERT INTO lexical (rowid, text) SELECT row_id, text FROM rows WHERE row_id >= ?", (first,))
     connection.execute("UPDATE state SET next_row_id = ?", (first + len(new),))
     _count(connection, tenant, len(new))
 
 
-def rewrite_codes(connection: Connection, table: str, row_ids: Sequence[int], codes: Codes | FineCodes) -> None:
-    """Write codes of rows that exist into ``codes`` or ``fine``, or a table like them; what is there is replaced."""
-    numbers, owners = np.asarray(row_ids, dtype=np.int64), np.zeros(len(row_ids), np.int64)
-    if table.endswith("fine"):
-        stored = map(bytes, checksums.with_checksums(numbers, owners, codes))
-        connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", zip(row_ids, stored, strict=True))
-        return
-    owner_of = dict(_select_in(connection, "SELECT row_id, tenant FROM rows WHERE row_id IN", row_ids))
-    # Rows may have been deleted since they were read.
-    there = np.fromiter((row_id in owner_of for row_id in row_ids), dtype=np.bool_, count=len(row_ids))
-    numbers, codes = numbers[there], codes[there]
-    owners = np.fromiter((owner_of[row_id] for row_id in numbers.tolist()), dtype=np.int64, count=len(numbers))
-    stored = map(bytes, checksums.with_checksums(numbers, owners, codes))
-    rewritten = zip(numbers.tolist(), owners.tolist(), stored, strict=True)
-    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", rewritten)
+def write_codes(connection: Connection, table: str, stored: StoredCodes) -> None:
+    """Write codes into ``codes`` or a table like it; what is there is replaced."""
+    *about, codes = stored
+    blobs = map(bytes, checksums.with_checksums(codes, *about))
+    columns = zip(*(column.tolist() for column in about), blobs, strict=True)
+    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?)", columns)
+
+
+def write_fine(connection: Connection, table: str, row_ids: RowIds, fine: FineCodes) -> None:
+    """Write fine codes into ``fine`` or a table like it; what is there is replaced."""
+    stored = map(bytes, checksums.with_checksums(fine, row_ids))
+    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", zip(row_ids.tolist(), stored, strict=True))
+
+
+def rewrite_codes(connection: Connection, table: str, row_ids: Sequence[int], codes: Codes) -> None:
+    """Write other codes of rows that have some already, into ``codes`` or a table like it."""
+    sql = "SELECT row_id, tenant, list FROM codes WHERE row_id IN"
+    kept = np.array(sorted(_select_in(connection, sql, row_ids)), dtype=np.int64).reshape(-1, 3)
+    here = np.isin(np.asarray(row_ids), kept[:, 0])  # a row may have been deleted meanwhile
+    numbers, tenants, lists = kept.T.copy()
+    write_codes(connection, table, StoredCodes(numbers, tenants, lists, codes[here]))
 
 
 def delete(connection: Connection, tenant: int, row_ids: Sequence[int]) -> int:
@@ -128,7 +153,7 @@ def delete(connection: Connection, tenant: int, row_ids: Sequence[int]) -> int:
 def delete_all(connection: Connection) -> int:
     """Delete every row at once, of every tenant, and the codec that was trained on them."""
     count = changed_state(connection).row_count
-    for table in ("rows", "codes", "fine", "shared", "removals", "codec"):
+    for table in ("rows", "codes", "fine", "shared", "removals", "codec", "lists"):
         connection.execute(f"DELETE FROM {table}")
     connection.execute("INSERT INTO lexical (lexical) VALUES ('delete-all')")
     for (tenant,) in connection.execute("SELECT number FROM tenants WHERE row_count <> 0").fetchall():
@@ -232,30 +257,40 @@ def save_tenant(connection: Connection, tenant: StoredTenant) -> None:
     connection.execute(sql, (tenant.row_count, checksums.of_parts(*tenant), tenant.number))
 
 
-def codes_of(connection: Connection, table: str, row_ids: Sequence[int], code_size: int) -> tuple[RowIds, Codes]:
-    """Read the codes of rows from ``codes`` or ``fine``, ordered by row id; rows without one are left out.
+def codes_of(connection: Connection, row_ids: Sequence[int], code_size: int) -> tuple[RowIds, Codes]:
+    """Read the codes of rows, ordered by row id; rows without one are left out.
 
     Raises:
         DamagedFileError: a code is not what was stored.
     """
-    tenant = "tenant" if table == "codes" else "0"
-    found = sorted(_select_in(connection, f"SELECT row_id, {tenant}, code FROM {table} WHERE row_id IN", row_ids))
-    row_ids_found, _, codes = _matrix(found, code_size, table)
-    return row_ids_found, codes
+    found = sorted(_select_in(connection, "SELECT row_id, tenant, list, code FROM codes WHERE row_id IN", row_ids))
+    stored = _stored_codes(found, code_size)
+    return stored.row_ids, stored.codes
 
 
-def codes_between(connection: Connection, first: int, last: int, code_size: int, limit: int) -> tuple[RowIds, Tenants, Codes]:
+def fine_of(connection: Connection, row_ids: Sequence[int], code_size: int) -> tuple[RowIds, FineCodes]:
+    """Read the fine codes of rows as :func:`codes_of` does the codes."""
+    found = sorted(_select_in(connection, "SELECT row_id, code FROM fine WHERE row_id IN", row_ids))
+    numbers = np.fromiter((row_id for row_id, _ in found), dtype=np.int64, count=len(found))
+    return numbers, checksums.without_checksums(_matrix([code for _, code in found], code_size), "entries of fine", numbers)
+
+
+def codes_between(connection: Connection, first: int, last: int, code_size: int, limit: int) -> StoredCodes:
     """Read at most ``limit`` codes of the row ids ``first`` to ``last``, both included, in their order."""
-    sql = "SELECT row_id, tenant, code FROM codes WHERE row_id BETWEEN ? AND ? ORDER BY row_id LIMIT ?"
+    sql = "SELECT row_id, tenant, list, code FROM codes WHERE row_id BETWEEN ? AND ? ORDER BY row_id LIMIT ?"
     cursor = connection.execute(sql, (first, last, limit))
-    parts = []
+    most = min(max(last + 1 - first, 0), limit, changed_state(connection).row_count)
+    # Arrays of the whole size, so that what is read beside them is small, and its memory is used again for the next part.
+    numbers, codes = np.empty((3, most), np.int64), np.empty((most, code_size), np.uint8)
+    count = 0
     while found := cursor.fetchmany(READ_AT_ONCE):
-        parts.append(_matrix(found, code_size, "codes"))
-    if not parts:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, code_size), np.uint8)
-    row_ids, tenants, codes = (np.concatenate(column) for column in zip(*parts, strict=True))
-    _check_ascending(row_ids)
-    return row_ids, tenants, codes
+        part = slice(count, count + len(found))
+        if part.stop > most:
+            raise DamagedFileError("the file holds more codes than its state says: restore it from a backup")
+        numbers[0, part], numbers[1, part], numbers[2, part], codes[part] = _stored_codes(found, code_size)
+        count = part.stop
+    _check_ascending(numbers[0, :count])
+    return StoredCodes(numbers[0, :count], numbers[1, :count], numbers[2, :count], codes[:count])
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -320,20 +355,27 @@ def _row(stored: StoredRow) -> tuple[int, Row]:
     return stored[0], decoded(stored)
 
 
-def _matrix(found: Sequence[tuple[int, int, bytes]], code_size: int, table: str) -> tuple[RowIds, Tenants, Codes]:
+def _stored_codes(found: Sequence[tuple[int, int, int, bytes]], code_size: int) -> StoredCodes:
+    try:
+        about = np.array([stored[:3] for stored in found], dtype=np.int64).reshape(-1, 3).T.copy()
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DamagedFileError(f"a code of the file has no numbers ({error}): restore the file from a backup") from error
+    row_ids, tenants, lists = about
+    codes = checksums.without_checksums(_matrix([stored[3] for stored in found], code_size), "entries of codes", *about)
+    return StoredCodes(row_ids, tenants, lists, codes)
+
+
+def _matrix(stored: Sequence[bytes], code_size: int) -> checksums.Stored:
     size = code_size + checksums.CHECKSUM_BYTES
     try:
-        joined = b"".join([code for _, _, code in found])
-        row_ids = np.fromiter((row_id for row_id, _, _ in found), dtype=np.int64, count=len(found))
-        tenants = np.fromiter((tenant for _, tenant, _ in found), dtype=np.int64, count=len(found))
-    except (TypeError, ValueError) as error:
+        joined = b"".join(stored)
+    except TypeError as error:
         raise DamagedFileError(f"a code in the file is none ({error}): restore the file from a backup") from error
-    if len(joined) != len(found) * size:
+    if len(joined) != len(stored) * size:
         raise DamagedFileError(
-            f"{len(found)} stored codes have {len(joined)} bytes, wanted {len(found) * size}: restore the file from a backup"
+            f"{len(stored)} stored codes have {len(joined)} bytes, wanted {len(stored) * size}: restore the file from a backup"
         )
-    stored = np.frombuffer(joined, dtype=np.uint8).reshape(len(found), size)
-    return row_ids, tenants, checksums.without_checksums(row_ids, tenants, stored, f"entries of {table}")
+    return np.frombuffer(joined, dtype=np.uint8).reshape(len(stored), size)
 
 
 def _check_ascending(row_ids: RowIds) -> None:
@@ -348,7 +390,7 @@ def _encoded(key: str, metadata: Mapping[str, Any]) -> str:
             raise TypeError(f"it is a {type(metadata).__name__}")  # noqa: TRY301
         metadata = dict(metadata)
         _check_keys(metadata)
-        encoded = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        encoded = _ENCODE(metadata)
         encoded.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise MetadataError(
@@ -356,6 +398,10 @@ def _encoded(key: str, metadata: Mapping[str, Any]) -> str:
             "strings, finite numbers, booleans, None, lists and dictionaries as values; convert dates and the like first"
         ) from error
     return encoded
+
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_PLAIN = (str, int, float, bool, type(None))
 
 
 def _check_keys(value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int = 1) -> None:
@@ -367,5 +413,5 @@ def _check_keys(value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int 
             if not isinstance(key, str):
                 raise TypeError(f"key {key!r} is a {type(key).__name__}")
     for inner in value.values() if isinstance(value, dict) else value:
-        if isinstance(inner, (dict, list, tuple)):
+        if type(inner) not in _PLAIN and isinstance(inner, (dict, list, tuple)):
             _check_keys(inner, depth + 1)

@@ -2,7 +2,8 @@
 
 ``state`` counts the commits: every reader compares its ``version`` with the one that its codes in memory stand at; ``commits``
 names the last ones, so that a reader knows whether what it has kept belongs to this file.
-``rows`` is what users gave; ``codes`` and ``fine`` are the two tiers of its vector; ``lexical`` is FTS5 over ``rows``.
+``rows`` is what users gave; ``codes`` and ``fine`` are the two tiers of its vector; ``lists`` are the centroids of the
+inverted lists that codes lie in, where there are enough of them; ``lexical`` is FTS5 over ``rows``.
 ``tenants`` numbers the tenants by name, 0 being the collection itself, and counts their rows; ``shared`` says who sees rows of
 the collection besides. ``removals`` lets readers follow deletions without reading every row id again.
 
@@ -55,7 +56,11 @@ CREATE TABLE rows (
     checksum INTEGER NOT NULL, text TEXT NOT NULL,
     UNIQUE (tenant, id)
 );
-CREATE TABLE codes (row_id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, code BLOB NOT NULL);
+CREATE TABLE lists (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1), centroids BLOB NOT NULL, probes INTEGER NOT NULL,
+    row_count INTEGER NOT NULL, checksum INTEGER NOT NULL
+);
+CREATE TABLE codes (row_id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, list INTEGER NOT NULL, code BLOB NOT NULL);
 CREATE TABLE fine (row_id INTEGER PRIMARY KEY, code BLOB NOT NULL);
 CREATE TABLE shared (
     tenant INTEGER NOT NULL, row_id INTEGER NOT NULL, seen INTEGER NOT NULL, checksum INTEGER NOT NULL,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from rarebit.arrays import Codes, ListSizes, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix
+from rarebit.arrays import Lists, ListSizes, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.scanning import NOWHERE, Scanner
+from rarebit.retrievers.collection.inverted_lists import SEGMENT_FROM
 from rarebit.retrievers.collection.row_numbers import Places, RowNumbers
+from rarebit.retrievers.collection.rows import StoredCodes
 from rarebit.retrievers.collection.selection import Selection
 
 LIST_ROWS = 256
@@ -70,17 +72,24 @@ class Segment:
     numbers: RowNumbers
     owners: Owners
     scanner: Scanner
+    list_sizes: ListSizes | None = None
     alive: Mask | None = None
 
     @classmethod
-    def build(cls, codec: SearchableCodec, row_ids: RowIds, tenants: RowIds, codes: Codes) -> Segment:
-        """Lay out the codes of (n,) ascending row ids and the tenants that they belong to; n is at least 1."""
-        if len(tenants) and (tenants != tenants[0]).any():
-            order = np.argsort(tenants, kind="stable")
-            row_ids, tenants, codes = row_ids[order], tenants[order], codes[order]
-        owners = Owners.of(tenants)
-        sizes = None if len(owners.tenants) == 1 else owners.sizes()
-        return cls(RowNumbers.of(row_ids), owners, codec.scanner(codes, sizes))
+    def build(cls, codec: SearchableCodec, stored: StoredCodes, list_count: int = 0) -> Segment:
+        """Lay out the codes of at least one row: tenant after tenant; of one tenant, and enough rows, list after list."""
+        order, sizes = None, None
+        if (stored.tenants != stored.tenants[0]).any():
+            order = np.argsort(stored.tenants, kind="stable")
+        elif list_count and len(stored.lists) >= SEGMENT_FROM:
+            order = np.argsort(stored.lists, kind="stable")
+            sizes = np.bincount(stored.lists, minlength=list_count)
+        if order is not None:
+            stored = stored.at(order)
+        owners = Owners.of(stored.tenants)
+        by_owner = None if len(owners.tenants) == 1 else owners.sizes()
+        scanner = codec.scanner(stored.codes, by_owner if sizes is None else sizes)
+        return cls(RowNumbers.of(stored.row_ids), owners, scanner, sizes if scanner.list_count > 1 else None)
 
     def __len__(self) -> int:
         """Count the rows, deleted ones included."""
@@ -94,7 +103,8 @@ class Segment:
     @property
     def nbytes(self) -> int:
         """Bytes beside the codes."""
-        return self.numbers.nbytes + self.owners.nbytes + (0 if self.alive is None else self.alive.nbytes)
+        others = (array.nbytes for array in (self.alive, self.list_sizes) if array is not None)
+        return self.numbers.nbytes + self.owners.nbytes + sum(others)
 
     def without(self, removed: RowIds) -> Segment:
         """Give the segment with some rows (ascending) marked as deleted; itself if it has none of them."""
@@ -103,14 +113,17 @@ class Segment:
             return self
         alive = np.ones(len(self), dtype=np.bool_) if self.alive is None else self.alive.copy()
         alive[gone] = False
-        return Segment(self.numbers, self.owners, self.scanner, alive)
+        return replace(self, alive=alive)
 
     def search(
-        self, prepared: Prepared, k: int, selection: Selection, *, rough: bool
+        self, prepared: Prepared, k: int, selection: Selection, nearest: Lists | None, *, rough: bool
     ) -> tuple[ScoreMatrix, RowIdMatrix] | None:
-        """Find the k best of the living, selected rows by their codes; None when there are none."""
+        """Find the k best of the living, selected rows by their codes; None when there are none.
+
+        ``nearest`` are the lists to look at for each query where every row is selected.
+        """
         if selection.row_ids is None and selection.owners is None:
-            found = self._scanned(prepared, k, self.alive, None, rough=rough)
+            found = self._scanned(prepared, k, self.alive, self._enough(nearest, k), rough=rough)
         elif selection.row_ids is None:
             found = self._of_owner(prepared, k, selection, rough=rough)
         else:
@@ -125,16 +138,19 @@ class Segment:
         order = np.lexsort((row_ids, -scores), axis=1)
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(row_ids, order, axis=1)
 
-    def scanned(self, selection: Selection) -> int:
+    def scanned(self, k: int, selection: Selection, nearest: Lists | None) -> int:
         """Count the codes that a search looks at."""
         if selection.row_ids is not None and len(selection.row_ids) <= self.scanner.few:
             return len(self.numbers.places_of(selection.row_ids))
-        if selection.owners is None:
-            return len(self)
-        if selection.row_ids is None:
+        if selection.row_ids is None and selection.owners is None:
+            lists = self._enough(nearest, k)
+            return len(self) if lists is None or self.list_sizes is None else int(self.list_sizes[lists].sum() / len(lists))
+        if selection.row_ids is None and selection.owners is not None:
             start, stop = self.owners.places_of(selection.owners[0])
             return stop - start
-        return len(self) if self.scanner.list_count == 1 else int(self.owners.sizes()[self._lists(selection)].sum())
+        lists = self._lists_with(self.numbers.mask_of(selection.row_ids), selection, 1)  # type: ignore[arg-type]
+        sizes = self.owners.sizes() if self.list_sizes is None else self.list_sizes
+        return len(self) if lists is None else int(sizes[lists].sum())
 
     def _of_owner(
         self, prepared: Prepared, k: int, selection: Selection, *, rough: bool
@@ -146,7 +162,8 @@ class Segment:
             return self._scanned(prepared, k, self.alive, None, rough=rough)
         if stop - start < LIST_ROWS or self.scanner.list_count == 1:
             return self._one_by_one(prepared, k, np.arange(start, stop))
-        return self._scanned(prepared, k, self.alive, self._lists(selection), rough=rough, available=stop - start)
+        lists = np.tile(self.owners.lists_of(selection.owners), (len(prepared), 1))
+        return self._scanned(prepared, k, self.alive, lists, rough=rough, available=stop - start)
 
     def _among(
         self, prepared: Prepared, k: int, row_ids: RowIds, selection: Selection, *, rough: bool
@@ -155,8 +172,7 @@ class Segment:
             return self._one_by_one(prepared, k, self.numbers.places_of(row_ids))
         mask = self.numbers.mask_of(row_ids)
         mask = mask if self.alive is None else mask & self.alive
-        lists = None if self.scanner.list_count == 1 else self._lists(selection)
-        return self._scanned(prepared, k, mask, lists, rough=rough)
+        return self._scanned(prepared, k, mask, self._lists_with(mask, selection, len(prepared)), rough=rough)
 
     def _one_by_one(self, prepared: Prepared, k: int, places: Places) -> tuple[ScoreMatrix, RowIdMatrix] | None:
         places = np.sort(places if self.alive is None else places[self.alive[places]])
@@ -167,18 +183,32 @@ class Segment:
         prepared: Prepared,
         k: int,
         allowed: Mask | None,
-        lists: npt.NDArray[np.int64] | None,
+        lists: Lists | None,
         *,
         rough: bool,
         available: int | None = None,
     ) -> tuple[ScoreMatrix, RowIdMatrix] | None:
         if available is None:
             available = len(self) if allowed is None else int(np.count_nonzero(allowed))
-        if not available or (lists is not None and not len(lists)):
+        if not available or (lists is not None and not lists.shape[1]):
             return None
         scan = self.scanner.candidates if rough else self.scanner.search
-        in_lists = None if lists is None else np.tile(lists, (len(prepared), 1))
-        return scan(prepared, min(k, available), allowed, in_lists)
+        return scan(prepared, min(k, available), allowed, lists)
 
-    def _lists(self, selection: Selection) -> npt.NDArray[np.int64] | None:
-        return None if selection.owners is None else self.owners.lists_of(selection.owners)
+    def _enough(self, nearest: Lists | None, k: int) -> Lists | None:
+        """Give the nearest lists if enough living rows are sure to be in them; None for all lists."""
+        if nearest is None or self.list_sizes is None:
+            return None
+        least = int(self.list_sizes[nearest].sum(axis=1).min()) - (len(self) - self.count)
+        return nearest if least >= k else None
+
+    def _lists_with(self, mask: Mask, selection: Selection, queries: int) -> Lists | None:
+        """Give the lists that hold marked rows; None for all."""
+        if self.list_sizes is not None:
+            counts = np.add.reduceat(np.append(mask, False), np.cumsum(self.list_sizes) - self.list_sizes, dtype=np.int64)
+            with_some = np.flatnonzero((counts > 0) & (self.list_sizes > 0))
+        elif self.scanner.list_count > 1 and selection.owners is not None:
+            with_some = self.owners.lists_of(selection.owners)
+        else:
+            return None
+        return np.tile(with_some, (queries, 1))

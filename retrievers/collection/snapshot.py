@@ -254,6 +254,8 @@ class SearchableSnapshot(Snapshot):
         fetched = min(max(k, wanted) if tier and k else k, self.state.row_count)
         with self.steps.timed("filter"):
             selection = self._selected(tree)
+        if self.steps.wanted:
+            self._explain(queries, fetched, selection)
         found: list[Ranking] = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = queries[start : start + QUERIES_AT_ONCE]
@@ -268,23 +270,19 @@ class SearchableSnapshot(Snapshot):
         return found
 
     def _selected(self, tree: Filter | None) -> Selection:
-        """Plan a search: which rows it is among, and how they are found among the codes."""
+        """Say which rows a search is among, in the form that is found fastest among the codes."""
         if tree is None and self.sees_everything:
-            selection, matching = EVERY_ROW, self.state.row_count
-        elif tree is None and self.tenant is not None and not self.shared:
-            selection = Selection(owners=(self.tenant,))
-            matching = len(self.own) if self.steps.wanted else 0
-        else:
-            found = self.matching(tree)
-            matching = len(found)
-            selection = Selection(array_of(found), None if self.sees_everything else self.owners)
-        if self.steps.wanted:
-            visible = len(self.visible())
-            scanned = self.view.scanned(selection)
-            self.steps.told(
-                plan=plan_of(selection, visible, matching, scanned), rows=visible, matches=matching, scanned=scanned
-            )
-        return selection
+            return EVERY_ROW
+        if tree is None and self.tenant is not None and not self.shared:
+            return Selection(owners=(self.tenant,))
+        return Selection(array_of(self.matching(tree)), None if self.sees_everything else self.owners)
+
+    def _explain(self, queries: Queries, fetched: int, selection: Selection) -> None:
+        visible = len(self.visible())
+        matching = visible if selection.row_ids is None else len(selection.row_ids)
+        scanned = self.view.scanned(queries, fetched, selection)
+        plan = plan_of(selection, visible, matching, scanned)
+        self.steps.told(plan=plan, rows=visible, matches=matching, scanned=scanned)
 
     def diverse(self, query: Vector, k: int, fetch_k: int, lambda_mult: float, tree: Filter | None) -> Ranking:
         """Choose k of the ``fetch_k`` nearest by maximal marginal relevance."""

@@ -18,7 +18,8 @@ class Stats:
     codec (learned arrays); database (the whole of it, for a collection in memory). SQLite's page cache, at most 2 MB a
     connection, comes on top. Pages of the file that were read show in the process's resident size, since they are mapped; they
     belong to the operating system's cache.
-    ``disk``: codes, fine, text, metadata, ids are the content; file is the whole file with its indexes, lexical index and log.
+    ``disk``: codes, fine, text, metadata, ids are the content; file is the whole file with its indexes, lexical index and log;
+    cache is the file beside it that opening reads codes from.
     """
 
     count: int

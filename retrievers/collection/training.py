@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from rarebit.arrays import Codes, FineCodes, Queries, Vectors
+from rarebit.arrays import Queries, Vectors
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.choosing import choose
 from rarebit.compressors.vectors.exact import Exact
@@ -22,12 +22,12 @@ from rarebit.errors import CodecError
 from rarebit.retrievers.collection import checksums, rows
 from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection.finest import FinestVectors
+from rarebit.retrievers.collection.rows import Encoded
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection, changed_state
 
 Codecs: TypeAlias = tuple[SearchableCodec, FineTier | None]
 """The codec of the codes, and the fine tier where it is to be written."""
-Encoded: TypeAlias = tuple[Codes, FineCodes | None]
 
 SAMPLE_ROWS = 65_536
 """Rows that a code is learned from, drawn at random."""
@@ -130,14 +130,14 @@ def encoded(vectors: Vectors, codecs: Codecs) -> Encoded:
     """Give the codes and the fine codes; None for the fine codes where they stay as they are."""
     codec, tier = codecs
     codes = codec.encode(vectors)
-    return codes, None if tier is None else tier.encode(vectors, codes)
+    return Encoded(codes, None if tier is None else tier.encode(vectors, codes))
 
 
 def write_codes(connection: Connection, tables: tuple[str, str], row_ids: list[int], codes: Encoded) -> None:
     """Write codes and fine codes into two tables; what is there under the row ids is replaced."""
-    for table, of_table in zip(tables, codes, strict=True):
-        if of_table is not None:
-            rows.rewrite_codes(connection, table, row_ids, of_table)
+    rows.rewrite_codes(connection, tables[0], row_ids, codes.codes)
+    if codes.fine is not None:
+        rows.write_fine(connection, tables[1], np.asarray(row_ids, dtype=np.int64), codes.fine)
 
 
 def take_over(connection: Connection, settings: Settings, codec: SearchableCodec) -> None:

@@ -31,13 +31,13 @@ def of_database(path: Path) -> Regions:
     return regions
 
 
-PARTS: dict[str, Callable[[Path], Regions]] = {"": of_database}
-"""Ending of each file of a collection -> what finds its regions: a file that is one region is ``whole``."""
-
-
 def whole(path: Path) -> Regions:
     """Take a file for one region."""
     return {path.suffix: [range(path.stat().st_size)]}
+
+
+PARTS: dict[str, Callable[[Path], Regions]] = {"": of_database, "-index": whole}
+"""Ending of each file of a collection -> what finds its regions."""
 
 
 def files_of(path: Path) -> list[tuple[Path, Callable[[Path], Regions]]]:

@@ -20,13 +20,16 @@ from typing import Any
 import numpy as np
 
 from rarebit import Collection, Compare
-from rarebit.retrievers.collection import training
+from rarebit.retrievers.collection import index_cache, inverted_lists, training
 
 Step = Callable[[Collection], object]
 
 DIM = 16
 MINIMUM = 150
 GROWN = 8 * MINIMUM
+CACHED_FROM = 100
+"""Rows from which there is an index beside the file."""
+
 AT_ONCE = 64
 """Rows encoded in one transaction, so that a recompression has many."""
 
@@ -56,6 +59,15 @@ def adding(seed: int, first: int, count: int, tenant: str | None = None) -> Step
     return lambda collection: put(collection if tenant is None else collection.tenant(tenant), seed, names(first, count))
 
 
+def learning_lists(collection: Collection) -> None:
+    """Add rows that bring so many that inverted lists are learned."""
+    usual, inverted_lists.LISTS_FROM = inverted_lists.LISTS_FROM, 1
+    try:
+        put(collection, 400, names(2000, 20))
+    finally:
+        inverted_lists.LISTS_FROM = usual
+
+
 def backing_up(collection: Collection) -> None:
     collection.backup(backup_of(collection), overwrite=True)
 
@@ -68,6 +80,7 @@ STEPS: dict[str, list[Step]] = {
     "deletion of all": [step for turn in range(3) for step in (lambda c: c.delete_all(), adding(200 + turn, 0, 60))],
     "training": [adding(100, 1000, 20), lambda c: c.delete_all(), adding(101, 0, MINIMUM + 10)],
     "training again": [adding(100, 5000, 20)],
+    "inverted lists": [lambda c: c.search(vectors_of(0, 1)[0]), learning_lists, adding(100, 3000, 20)],
     "recompression": [lambda c: c.recompress(), lambda c: c.recompress(fine="residual4"), lambda c: c.recompress(codec="sq8")],
     "recompression of int8": [
         lambda c: c.recompress(),
@@ -195,7 +208,7 @@ def work(kind: str, path: str) -> None:
 
 
 def main() -> None:
-    training.BATCH_ROWS = AT_ONCE
+    training.BATCH_ROWS, index_cache.FEWEST_ROWS = AT_ONCE, CACHED_FROM
     for line in sys.stdin:
         kind, path = line.rstrip("\n").split("\t")
         child = os.fork()

@@ -14,6 +14,7 @@ import pytest
 from support import killing
 
 from rarebit import Collection
+from rarebit.retrievers.collection import index_cache
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,6 +35,12 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=memory) as name:
         yield Path(name)
+
+
+@pytest.fixture(autouse=True)
+def _codes_beside_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read after a kill is read from the same files as in the process that was killed."""
+    monkeypatch.setattr(index_cache, "FEWEST_ROWS", killing.CACHED_FROM)
 
 
 @pytest.fixture(scope="module")

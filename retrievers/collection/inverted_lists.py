@@ -1,0 +1,160 @@
+"""Inverted lists: rows by the nearest of some centroids, so that a search in a large collection looks at the nearest lists.
+
+The lists are learned from the rows themselves when there are enough of them, and again when there are four times as many: what
+came first decides nothing. How many of them a search looks at is tuned on held-out rows, to find as many of the nearest as a
+scan of everything would. A filter looks at all lists that hold a matching row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from rarebit.arrays import Lists, Queries, RowIds, Vector, Vectors
+from rarebit.compressors.vectors import SearchableCodec
+from rarebit.errors import DamagedFileError
+from rarebit.retrievers.collection import checksums, rows
+from rarebit.retrievers.collection.finest import FinestVectors
+from rarebit.retrievers.collection.rows import StoredCodes
+from rarebit.retrievers.collection.storage import Connection, State
+
+LISTS_FROM: Final = 262_144
+"""Rows from which lists pay: below, a scan of all codes takes less time than the rest of a search."""
+
+GROWTH: Final = 4
+"""How many times as many rows as when lists were learned call for others."""
+
+SEGMENT_FROM: Final = 65_536
+"""Rows from which a segment is laid out in lists; fewer are scanned as a whole."""
+
+KEPT: Final = 0.995
+"""Share of the ten nearest, of those that a search of all lists finds, that the lists looked at have to hold on average."""
+
+CANDIDATES: Final = 100
+
+HELD_OUT: Final = 256
+NEAREST: Final = 10
+ITERATIONS: Final = 10
+SAMPLE_PER_LIST: Final = 64
+WRITTEN_AT_ONCE: Final = 8192
+
+
+@dataclass(frozen=True)
+class InvertedLists:
+    """Centroids, (l, dim) float32, and how many of the nearest lists a search looks at.
+
+    ``row_count`` is how many rows there were when they were learned.
+    """
+
+    centroids: Vectors
+    probes: int
+    row_count: int
+
+    @property
+    def count(self) -> int:
+        """How many lists there are."""
+        return len(self.centroids)
+
+    @cached_property
+    def _index(self) -> Any:
+        index = faiss.IndexFlatL2(self.centroids.shape[1])
+        index.add(self.centroids)
+        return index
+
+    @cached_property
+    def _half_squares(self) -> npt.NDArray[np.float32]:
+        squares: npt.NDArray[np.float32] = 0.5 * (self.centroids * self.centroids).sum(axis=1)
+        return squares
+
+    def assign(self, vectors: Vectors) -> RowIds:
+        """Give the list of each of (n, dim) vectors: that of the nearest centroid."""
+        lists: RowIds = self._index.search(vectors, 1)[1][:, 0]
+        return lists
+
+    def nearest(self, queries: Queries) -> Lists:
+        """Give the lists to look at for each query, in no particular order: (q, probes)."""
+        distances = self._half_squares - queries @ self.centroids.T
+        lists: Lists = np.argpartition(distances, self.probes - 1, axis=1)[:, : self.probes].astype(np.int64)
+        return lists
+
+    def ranks_of(self, queries: Queries, lists: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Give how many lists are nearer to each query than each of (q, m) lists."""
+        distances = self._half_squares - queries @ self.centroids.T
+        order = np.argsort(distances, axis=1)
+        ranks = np.empty_like(order)
+        np.put_along_axis(ranks, order, np.arange(self.count)[np.newaxis], axis=1)
+        return np.take_along_axis(ranks, lists, axis=1)
+
+
+def are_due(state: State, codec: SearchableCodec, known: InvertedLists | None) -> bool:
+    """Whether a write has brought so many rows that lists should be learned; tenants have lists of their own instead."""
+    if not codec.has_lists or state.tenant_count:
+        return False
+    return state.row_count >= (LISTS_FROM if known is None else GROWTH * known.row_count)
+
+
+def load(connection: Connection, dim: int | None) -> InvertedLists | None:
+    """Read the lists of a collection; None where there are none.
+
+    Raises:
+        DamagedFileError: they are not what was stored.
+    """
+    stored = connection.execute("SELECT centroids, probes, row_count, checksum FROM lists").fetchone()
+    if stored is None:
+        return None
+    centroids, probes, row_count, checksum = stored
+    if checksums.of_parts(centroids, probes, row_count) != checksum or dim is None:
+        raise DamagedFileError("the inverted lists in the file are not what was stored: restore it from a backup")
+    return InvertedLists(np.frombuffer(centroids, np.float32).reshape(-1, dim), probes, row_count)
+
+
+def learn(connection: Connection, state: State, source: FinestVectors, sampled: list[int]) -> InvertedLists:
+    """Learn lists inside a write transaction, and put every row into one."""
+    wanted = 1 << round(np.log2(np.sqrt(state.row_count)))
+    sample = source.of(sampled)
+    drawn = np.random.default_rng(0).permutation(len(sample))
+    held_out, rest = sample[np.sort(drawn[:HELD_OUT])], sample[np.sort(drawn[HELD_OUT:][: SAMPLE_PER_LIST * wanted])]
+    kmeans: Any = faiss.Kmeans(sample.shape[1], wanted, niter=ITERATIONS, seed=1, min_points_per_centroid=1)
+    kmeans.train(rest)
+    lists = InvertedLists(np.ascontiguousarray(kmeans.centroids), wanted, state.row_count)
+    stored = _put(connection, state, source, lists)
+    probes = _tuned(source, lists, held_out, stored)
+    lists = InvertedLists(lists.centroids, probes, lists.row_count)
+    described = (lists.centroids.tobytes(), lists.probes, lists.row_count)
+    connection.execute("INSERT OR REPLACE INTO lists VALUES (1, ?, ?, ?, ?)", (*described, checksums.of_parts(*described)))
+    connection.execute("UPDATE state SET generation = generation + 1")
+    return lists
+
+
+def _put(connection: Connection, state: State, source: FinestVectors, lists: InvertedLists) -> StoredCodes:
+    """Write every row's list beside its code; gives what is stored then."""
+    assert source.codec is not None  # noqa: S101
+    stored = rows.codes_between(connection, 1, state.next_row_id, source.codec.code_size, state.row_count)
+    numbers = np.empty(len(stored.row_ids), np.int64)
+    for start in range(0, len(numbers), WRITTEN_AT_ONCE):
+        part = slice(start, start + WRITTEN_AT_ONCE)
+        numbers[part] = lists.assign(source.of(stored.row_ids[part].tolist()))
+        rows.write_codes(connection, "codes", stored._replace(lists=numbers).at(part))
+    return stored._replace(lists=numbers)
+
+
+def _tuned(source: FinestVectors, lists: InvertedLists, queries: Queries, stored: StoredCodes) -> int:
+    """Find how many lists have to be looked at, for rows that the lists were not learned from as queries."""
+    assert source.codec is not None  # noqa: S101
+    scanner = source.codec.scanner(stored.codes)
+    found = scanner.search(source.codec.prepare_queries(queries), min(CANDIDATES, len(stored.codes)))[1]
+    nearest = np.stack([_nearest(source, query, stored.row_ids, places) for query, places in zip(queries, found, strict=True)])
+    ranks = np.sort(lists.ranks_of(queries, stored.lists[nearest]).ravel())
+    return int(ranks[min(int(np.ceil(KEPT * len(ranks))), len(ranks) - 1)]) + 1
+
+
+def _nearest(source: FinestVectors, query: Vector, row_ids: RowIds, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Give the places of the nearest among some, by their finest vectors; a query's own row comes first and is left out."""
+    places = np.sort(places)
+    order = np.argsort(-(source.of(row_ids[places].tolist()) @ query), kind="stable")
+    return places[order[1 : NEAREST + 1]]

@@ -1,0 +1,148 @@
+"""Inverted lists: learned in a write that brings enough rows, and nobody can tell but by the time that a search takes."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rarebit import Collection, Compare
+from rarebit.errors import DamagedFileError
+from rarebit.retrievers.collection import inverted_lists, segment
+
+ROWS = 4000
+
+
+def clustered(count: int, seed: int = 0) -> np.ndarray:
+    """Make (count, 64) unit vectors around random centres, near enough to them that lists are worth their while."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(1234).standard_normal((200, 64))
+    vectors = centres[rng.integers(len(centres), size=count)] + 0.4 * rng.standard_normal((count, 64))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+QUERIES = clustered(60, seed=77)
+
+
+@pytest.fixture(autouse=True)
+def _early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inverted_lists, "LISTS_FROM", 3000)
+    monkeypatch.setattr(segment, "SEGMENT_FROM", 1000)
+
+
+def filled(path: Path | None = None, *, order: np.ndarray | None = None, **settings: object) -> tuple[Collection, np.ndarray]:
+    vectors = clustered(ROWS)
+    order = np.arange(ROWS) if order is None else order
+    collection = Collection.open(path, **settings)  # type: ignore[arg-type]
+    collection.add(
+        vectors[order],
+        texts=[f"text {n}" for n in order],
+        metadatas=[{"n": int(n) % 10} for n in order],
+        ids=[str(n) for n in order],
+    )
+    return collection, vectors
+
+
+def recall(collection: Collection, vectors: np.ndarray, k: int = 10) -> float:
+    found = [{int(hit.id) for hit in hits} for hits in collection.search_many(QUERIES, k)]
+    true = np.argsort(-QUERIES @ vectors.T, axis=1)[:, :k]
+    return float(np.mean([len(ids & set(row.tolist())) / k for ids, row in zip(found, true, strict=True)]))
+
+
+def test_they_are_learned_when_there_are_enough_rows_and_searched_in_part() -> None:
+    collection, vectors = filled()
+    explained = collection.search(QUERIES[0], 10, explain=True)
+    assert explained.plan == "scan of the nearest lists"
+    assert 0 < explained.scanned < ROWS
+    assert recall(collection, vectors) > 0.97
+    assert collection.check() == []
+
+
+def test_fewer_rows_are_scanned_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inverted_lists, "LISTS_FROM", ROWS + 1)
+    collection, _ = filled()
+    assert collection.search(QUERIES[0], 10, explain=True).plan == "scan of every row"
+    collection.add(clustered(1, seed=4))
+    assert collection.search(QUERIES[0], 10, explain=True).plan == "scan of the nearest lists"
+
+
+def test_the_order_of_insertion_does_not_decide_recall() -> None:
+    vectors = clustered(ROWS)
+    by_direction = np.argsort(vectors @ QUERIES[0])
+    for order in (by_direction, by_direction[::-1]):
+        collection, _ = filled(order=order)
+        assert recall(collection, vectors) > 0.97
+
+
+def test_what_came_later_of_another_kind_is_found_too() -> None:
+    collection, vectors = filled()
+    others = clustered(13_000, seed=5)
+    collection.add(others, ids=[str(ROWS + n) for n in range(len(others))])
+    assert recall(collection, np.concatenate([vectors, others])) > 0.97
+    view = collection._engine.index._view
+    assert view is not None
+    assert view.lists is not None
+    assert view.lists.row_count > 2 * ROWS, "learned again"
+
+
+def test_every_hit_that_can_be_is_found_however_many_are_wanted() -> None:
+    collection, _ = filled()
+    collection.delete([str(n) for n in range(0, ROWS, 3)])
+    left = collection.count()
+    for k in (1, 500, left, left + 10):
+        assert len(collection.search(QUERIES[0], k)) == min(k, left)
+
+
+def test_filters_look_at_every_list_that_holds_a_match() -> None:
+    collection, vectors = filled()
+    for tree, allowed in (
+        (Compare("n", "lt", 5), np.arange(ROWS) % 10 < 5),
+        (Compare("n", "eq", 3), np.arange(ROWS) % 10 == 3),
+    ):
+        for query in QUERIES[:20]:
+            hits = collection.search(query, 10, filter=tree)
+            scores = np.sort((vectors @ query)[allowed])[::-1][:10]
+            assert len(hits) == 10
+            assert np.mean([hit.score >= scores[-1] - 0.01 for hit in hits]) >= 0.9
+
+
+def test_they_follow_and_survive_opening_again_and_other_codes(tmp_path: Path) -> None:
+    collection, vectors = filled(tmp_path / "c.rarebit")
+    other = Collection.open(tmp_path / "c.rarebit")
+    collection.add(clustered(5, seed=6), ids=[f"new {n}" for n in range(5)])
+    assert [hit.id for hit in other.search(clustered(5, seed=6)[2], 1)] == ["new 2"]
+    collection.delete([f"new {n}" for n in range(5)])
+    assert recall(other, vectors) > 0.97
+    other.close()
+    collection.recompress(codec="trellis16")
+    assert collection.search(QUERIES[0], 10, explain=True).plan == "scan of the nearest lists"
+    assert recall(collection, vectors) > 0.95
+    collection.recompress(codec="sq8")
+    assert collection.search(QUERIES[0], 10, explain=True).plan == "scan of every row", "its scanner has no lists"
+    assert recall(collection, vectors) > 0.97
+    assert collection.check() == []
+    collection.delete_all()
+    collection.add(vectors[:10])
+    assert len(collection.search(QUERIES[0], 10)) == 10
+
+
+def test_with_tenants_lists_are_theirs() -> None:
+    collection, vectors = filled()
+    collection.tenant("t").add(vectors[:500], ids=[str(n) for n in range(500)])
+    assert recall(collection, vectors) > 0.97
+    assert len(collection.tenant("t").search(QUERIES[0], 20)) == 20
+    explained = collection.tenant("t").search(QUERIES[0], 10, explain=True)
+    assert (explained.plan, explained.scanned) == ("scan of the tenant's rows", 500)
+
+
+@pytest.mark.parametrize("damage", ["UPDATE lists SET probes = 1", "UPDATE codes SET list = list + 1 WHERE row_id = 5"])
+def test_lists_that_are_not_what_was_stored_are_refused(tmp_path: Path, damage: str) -> None:
+    collection, _ = filled(tmp_path / "c.rarebit")
+    collection.close()
+    with sqlite3.connect(tmp_path / "c.rarebit") as raw:
+        raw.execute(damage)
+    raw.close()
+    with Collection.open(tmp_path / "c.rarebit") as opened, pytest.raises(DamagedFileError, match="backup"):
+        opened.search(QUERIES[0], 10)
