@@ -43,7 +43,7 @@ from rarebit.encoders import DEFAULT_ENCODER
 from rarebit.integrations.langchain import RarebitVectorStore as LangChainStore
 from rarebit.integrations.llama_index import RarebitVectorStore as LlamaIndexStore
 
-MEMORY = 52
+MEMORY = 56
 """Bytes that a passage may take in memory: 48 for its code, 4 for its row id."""
 
 PASSAGES_A_QUESTION = 3

@@ -159,6 +159,30 @@ def test_a_changed_file_is_updated(run: Run, run_json: RunJson, encoder: FakeEnc
     assert stored() == {PARROT: "docs/b.md"}
 
 
+def test_near_duplicates_are_skipped_and_not_embedded(run: Run, run_json: RunJson, encoder: FakeEncoder) -> None:
+    long = "It was a dark and stormy night, and the rain fell in torrents, but for occasional intervals. " * 5
+    write("docs/a.md", long)
+    write("docs/b.md", long.upper())
+    shown = run("index", "docs", "--near-duplicates", "0.8")
+    assert shown == "1 passages added, 1 skipped as near-duplicates, 0 deleted; docs.rarebit holds 1\n"
+    assert run_json("index", "docs") == {"added": 0, "skipped": 1, "deleted": 0, "passages": 1}
+    assert len(encoder.texts) == 1
+    write("docs/a.md", long + "The end.")  # the old edition goes, and does not stand for the new one
+    assert run_json("index", "docs") == {"added": 1, "skipped": 1, "deleted": 1, "passages": 1}
+    assert [*stored()] == [long + "The end."]
+    Path("docs/a.md").unlink()
+    assert run_json("index", "docs") == {"added": 1, "skipped": 0, "deleted": 1, "passages": 1}
+    assert [*stored().values()] == ["docs/b.md"]
+
+
+def test_an_import_says_what_was_skipped(run: Run) -> None:
+    np.save("v.npy", np.eye(3, dtype=np.float32))
+    write("t.txt").write_text("a kettle on a stove\na cat in a garden\nA kettle  on a stove\n", encoding="utf-8")
+    shown = run("import", "v.npy", "--texts", "t.txt", "--near-duplicates", "0.9", "--model", "mine")
+    assert shown == "2 passages added, 0 there already, 1 skipped as near-duplicates; docs.rarebit holds 2\n"
+    assert run("import", "v.npy", "--texts", "t.txt").startswith("0 passages added, 2 there already, 1 skipped")
+
+
 def test_a_deleted_file_goes_when_its_folder_is_indexed_again(run: Run, run_json: RunJson) -> None:
     gone = write("docs/deep/a.md", KETTLE)
     write("docs/b.md", PARROT)
@@ -361,7 +385,8 @@ def test_import_counts_and_a_second_run_writes_nothing(run: Run, run_json: RunJs
     assert encoder.texts == []
     assert run_json("search", "passage number 7", "-k", "1")[0]["id"] == "7"
     assert encoder.loaded == ["owner/mine"]
-    counts = {"read": 30, "added": 0, "replaced": 0, "unchanged": 30, "differing": 0, "without_text": 0, "passages": 30}
+    counts = {"read": 30, "added": 0, "replaced": 0, "unchanged": 30, "differing": 0, "skipped": 0}
+    counts |= {"without_text": 0, "passages": 30}
     assert run_json("import", "v.npy", "--texts", "t.jsonl") == counts
     assert "30 replaced" in run("import", "v.npy", "--texts", "t.jsonl", "--overwrite")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from rarebit import And, Collection, Compare, Hit, Row
+from rarebit import And, Collection, Compare, Explanation, Hit, Row
 from rarebit.arrays import Vectors
 from rarebit.compressors.vectors import Codec, RaBitQ, load_codec
 
@@ -18,6 +18,8 @@ def collection_types(vectors: list[list[float]]) -> None:
         assert_type(collection.vectors(["1"]), Vectors)
         assert_type(collection.delete(["1"]), int)
         assert_type(collection.stats().memory_per_vector, float)
+        assert_type(collection.search([1.0]), list[Hit])
+        assert_type(collection.search([1.0], explain=True), Explanation)
 
 
 def codec_types(vectors: list[list[float]]) -> None:
@@ -28,6 +30,6 @@ def codec_types(vectors: list[list[float]]) -> None:
 
 
 def wrong_uses_are_found(collection: Collection) -> None:
-    collection.search([1.0], k="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    collection.search([1.0], k="3")  # type: ignore[call-overload]  # pyright: ignore
     Compare("a", "equals", 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Collection.open(metric="l2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

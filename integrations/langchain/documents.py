@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -13,6 +13,7 @@ from langchain_core.documents import Document
 
 from rarebit.errors import InputError, MetadataError
 from rarebit.retrievers.collection import Hit, Row
+from rarebit.retrievers.collection.row_operations import Handling, RowOperations
 
 
 def document_of(found: Row | Hit, score_key: str | None = None) -> Document:
@@ -100,6 +101,28 @@ class NewPassages:
         known = [digest if key is None else key for key, digest in zip(keys, digests, strict=True)]
         kept = _first_of_each(zip(known, digests, strict=True))
         return cls([passages[row] for row in kept], [filled[row] for row in kept], [known[row] for row in kept], known)
+
+    def without_near_duplicates(self, collection: RowOperations, handling: Handling | None) -> NewPassages:
+        """Leave out what the collection would skip, so that it is not embedded."""
+        if collection.settings.near_duplicates is None or handling == "keep":
+            return self
+        stands = collection.stand_ins(self.texts, self.ids)
+        kept = [row for row, key in enumerate(self.ids) if stands[row] == key]
+        left = replace(
+            self,
+            texts=[self.texts[row] for row in kept],
+            metadatas=[self.metadatas[row] for row in kept],
+            ids=[self.ids[row] for row in kept],
+        )
+        return left.answering(dict(zip(self.ids, stands, strict=True)))
+
+    def answers(self, stands: Sequence[str]) -> list[str]:
+        """Give the ids to answer with, when these stand for the passages that were to be kept."""
+        return self.answering(dict(zip(self.ids, stands, strict=True))).answered
+
+    def answering(self, stands: Mapping[str, str]) -> NewPassages:
+        """Answer with other ids where these stand for some."""
+        return replace(self, answered=[stands.get(key, key) for key in self.answered])
 
 
 def _first_of_each(items: Iterable[Hashable]) -> list[int]:

@@ -27,6 +27,7 @@ class CollectionSettings(TypedDict, total=False):
     target_recall: float | None
     tokenizer: str | None
     training_minimum: int | None
+    near_duplicates: float | None
     fingerprint: EmbeddingFingerprint | str | None
     read_only: bool
     create: bool

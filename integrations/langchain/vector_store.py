@@ -23,6 +23,7 @@ from rarebit.integrations.langchain.importing import filled
 from rarebit.integrations.langchain.opening import CollectionSettings, collection_for
 from rarebit.integrations.langchain.searching import SearchableStore, refuse_unknown
 from rarebit.retrievers.collection import Collection
+from rarebit.retrievers.collection.row_operations import Handling
 
 BATCH_SIZE = 256
 """Texts handed to the embedding model at once."""
@@ -59,8 +60,8 @@ class RarebitVectorStore(SearchableStore):
             Texts handed to the embedding model at once.
         progress: bool
             Show a progress bar while embedding.
-        dim, metric, codec, fine, memory_per_vector, target_recall, tokenizer, training_minimum, fingerprint, read_only, create,
-        lock_timeout:
+        dim, metric, codec, fine, memory_per_vector, target_recall, tokenizer, training_minimum, near_duplicates, fingerprint,
+        read_only, create, lock_timeout:
             Settings of the collection, explained at :meth:`rarebit.Collection.open`. The fingerprint is by default the name
             of the embedding model, where it can be known.
 
@@ -78,7 +79,10 @@ class RarebitVectorStore(SearchableStore):
 
             store.add_documents([Document("The kettle is on.", metadata={"page": 1})], ids=["kettle"])
 
-        A document whose id exists already is replaced. One call is kept whole or not at all.
+        A document whose id exists already is replaced. One call is kept whole or not at all. With ``near_duplicates=0.9``, a
+        document that nearly duplicates another is neither embedded nor kept, and the id of that other one is the answer.
+        LangChain's ``index()`` deletes the old version of a document after it has added the new one, and so must not skip it:
+        ``index(..., upsert_kwargs={"near_duplicates": "keep"})``.
 
     Delete:
         .. code-block:: python
@@ -235,6 +239,7 @@ class RarebitVectorStore(SearchableStore):
         metadatas: Sequence[Mapping[str, Any] | None] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
+        near_duplicates: Handling | None = None,
         batch_size: int | None = None,
         progress: bool | None = None,
         **kwargs: Any,
@@ -245,19 +250,20 @@ class RarebitVectorStore(SearchableStore):
             texts: n passages.
             metadatas: n dictionaries of JSON values.
             ids: n ids; those that are None are filled in.
+            near_duplicates: ``"skip"`` or ``"keep"``, as in :meth:`rarebit.Collection.add`.
             batch_size: texts handed to the embedding model at once; the store's own if left out.
             progress: show a progress bar; the store's own choice if left out.
             **kwargs: ignored; LangChain's indexing hands over what other stores take.
 
         Returns:
-            The n ids.
+            The n ids; for a text that was skipped as a near-duplicate, that of the document which stands for it.
 
         Raises:
             InputError: and its kinds, for what cannot be kept; nothing is changed then.
         """
         del kwargs
-        new = self._checked(texts, metadatas, ids)
-        return self._keep(new, embed(*self._to_embed(new, batch_size), progress=self._shown(progress)))
+        new = self._checked(texts, metadatas, ids).without_near_duplicates(self._collection, near_duplicates)
+        return self._keep(new, embed(*self._to_embed(new, batch_size), progress=self._shown(progress)), near_duplicates)
 
     async def aadd_texts(
         self,
@@ -265,15 +271,17 @@ class RarebitVectorStore(SearchableStore):
         metadatas: Sequence[Mapping[str, Any] | None] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
+        near_duplicates: Handling | None = None,
         batch_size: int | None = None,
         progress: bool | None = None,
         **kwargs: Any,
     ) -> list[str]:
         """Do as :meth:`add_texts`, with the embedding model's own asynchronous method."""
         del kwargs
-        new = self._checked(texts, metadatas, ids)
+        checked = self._checked(texts, metadatas, ids)
+        new = await run_in_executor(None, checked.without_near_duplicates, self._collection, near_duplicates)
         vectors = await aembed(*self._to_embed(new, batch_size), progress=self._shown(progress))
-        return await run_in_executor(None, self._keep, new, vectors)
+        return await run_in_executor(None, self._keep, new, vectors, near_duplicates)
 
     def add_documents(
         self, documents: Iterable[Document], *, ids: Sequence[str | None] | None = None, **kwargs: Any
@@ -381,9 +389,9 @@ class RarebitVectorStore(SearchableStore):
     def _shown(self, progress: bool | None) -> bool:
         return self._progress if progress is None else progress
 
-    def _keep(self, new: NewPassages, vectors: Vectors) -> list[str]:
-        self._collection.add(vectors, new.texts, new.metadatas, new.ids)
-        return new.answered
+    def _keep(self, new: NewPassages, vectors: Vectors, near_duplicates: Handling | None) -> list[str]:
+        stands = self._collection.add(vectors, new.texts, new.metadatas, new.ids, near_duplicates=near_duplicates)
+        return new.answers(stands)
 
 
 def _file_in(folder: str | os.PathLike[str], index_name: str) -> Path:

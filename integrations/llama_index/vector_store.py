@@ -24,7 +24,7 @@ from rarebit.integrations.llama_index.querying import search
 from rarebit.retrievers.collection import Collection, Compare, EmbeddingFingerprint
 from rarebit.retrievers.collection.collection import LOCK_TIMEOUT
 from rarebit.retrievers.collection.filters import matches_everything
-from rarebit.retrievers.collection.row_operations import BATCH_ROWS
+from rarebit.retrievers.collection.row_operations import BATCH_ROWS, Handling
 from rarebit.retrievers.collection.settings import CHANGEABLE, Metric
 from rarebit.retrievers.importing import import_into
 
@@ -83,6 +83,7 @@ class RarebitVectorStore(BasePydanticVectorStore):
     dim: int | None = Field(default=None, description="Dimension of the embeddings, if it was known when the store was opened.")
     tokenizer: str = Field(default="porter", description="Tokenizer of lexical search.")
     training_minimum: int | None = Field(default=None, description="Rows at which the codec is trained.")
+    near_duplicates: float | None = Field(default=None, description="Jaccard similarity of texts from which a node is skipped.")
     fingerprint: EmbeddingFingerprint = Field(default=EmbeddingFingerprint(), description="What embedded the nodes.")
     read_only: bool = Field(default=False, description="Refuse to write.")
     lock_timeout: float = Field(default=LOCK_TIMEOUT, description="Seconds to wait for another writer.")
@@ -105,6 +106,7 @@ class RarebitVectorStore(BasePydanticVectorStore):
         dim: int | None = None,
         tokenizer: str | None = None,
         training_minimum: int | None = None,
+        near_duplicates: float | None = None,
         fingerprint: EmbeddingFingerprint | Mapping[str, Any] | str | None = None,
         read_only: bool = False,
         lock_timeout: float = LOCK_TIMEOUT,
@@ -125,6 +127,7 @@ class RarebitVectorStore(BasePydanticVectorStore):
             dim: dimension of the embeddings; taken from the first ones added if left out.
             tokenizer: of lexical search.
             training_minimum: nodes at which the codec is trained.
+            near_duplicates: skip nodes whose text is this similar to that of another.
             fingerprint: of the embedding model, or its name, or the dictionary of a fingerprint.
             read_only: refuse to write, and to create the file.
             lock_timeout: seconds to wait for another writer.
@@ -143,6 +146,7 @@ class RarebitVectorStore(BasePydanticVectorStore):
             "dim": dim,
             "tokenizer": tokenizer,
             "training_minimum": training_minimum,
+            "near_duplicates": near_duplicates,
             "fingerprint": EmbeddingFingerprint(**fingerprint) if isinstance(fingerprint, Mapping) else fingerprint,
             "read_only": read_only,
             "lock_timeout": lock_timeout,
@@ -215,15 +219,17 @@ class RarebitVectorStore(BasePydanticVectorStore):
         """Close the collection behind the store."""
         self.close()
 
-    def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:  # noqa: ARG002
+    def add(self, nodes: Sequence[BaseNode], *, near_duplicates: Handling | None = None, **add_kwargs: Any) -> list[str]:  # noqa: ARG002
         """Add nodes with their embeddings; a node whose id is there already is replaced. All are kept, or none.
 
         Args:
             nodes: each with an embedding; of two with one id the last is kept.
+            near_duplicates: ``"skip"`` or ``"keep"``, as in :meth:`rarebit.Collection.add`.
             add_kwargs: ignored; an index passes on what its constructor was given.
 
         Returns:
-            The ids, in the order of the nodes.
+            The ids, in the order of the nodes; also of those that are skipped as near-duplicates, since an index files each
+            node of its docstore under what it gets here. ``client.stand_ins`` tells which row stands for them.
 
         Raises:
             InputError: and its kinds, for a node without embedding or with one of another dimension, or for metadata that
@@ -236,6 +242,7 @@ class RarebitVectorStore(BasePydanticVectorStore):
             texts=[row.text for row in rows],
             metadatas=[row.metadata for row in rows],
             ids=[row.id for row in rows],
+            near_duplicates=near_duplicates,
             batch_size=self.batch_size,
             progress=self.progress,
         )

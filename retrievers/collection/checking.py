@@ -46,6 +46,7 @@ def _of_commit(snapshot: Snapshot, *, progress: bool) -> Iterator[str]:
     yield from _unlike_their_rows(snapshot, progress=progress)
     yield from _of_tenants(connection)
     yield from _of_sharing(connection)
+    yield from _of_near_duplicates(snapshot)
 
 
 def _of_tenants(connection: Connection) -> Iterator[str]:
@@ -122,6 +123,21 @@ def _of_sharing(connection: Connection) -> Iterator[str]:
     lost = connection.execute(sql).fetchone()[0]
     if lost:
         yield f"{lost} entries of shared belong to no row of the collection"
+
+
+def _of_near_duplicates(snapshot: Snapshot) -> Iterator[str]:
+    """Compare the bands with the texts; there are none where no threshold is set."""
+    connection, near, last, wanted, missing = snapshot.connection, snapshot.settings.near_duplicate_index, 0, 0, 0
+    sql = "SELECT row_id, tenant, text FROM rows WHERE row_id > ? ORDER BY row_id LIMIT ?"
+    while near is not None and (found := connection.execute(sql, (last, BATCH_ROWS)).fetchall()):
+        last = found[-1][0]
+        of_batch, absent = near.missing(connection, found)
+        wanted, missing = wanted + of_batch, missing + absent
+    stored = connection.execute("SELECT count(*) FROM near_duplicates").fetchone()[0]
+    if missing:
+        yield f"{missing} bands of texts are missing from near_duplicates"
+    if stored != wanted - missing:
+        yield f"{stored - wanted + missing} entries of near_duplicates belong to no text"
 
 
 def _named(read: Callable[[], object]) -> Iterator[str]:

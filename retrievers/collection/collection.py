@@ -25,6 +25,7 @@ from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Metric,
 from rarebit.retrievers.collection.stats import Stats, content_bytes
 from rarebit.retrievers.collection.storage import Storage
 from rarebit.retrievers.collection.tenant import Tenant
+from rarebit.retrievers.near_duplicates import as_threshold
 
 LOCK_TIMEOUT = 30.0
 
@@ -37,8 +38,6 @@ class Collection(RowOperations, Searches):
 
     Rows that were added through a :meth:`tenant` are that tenant's: the collection's own methods neither find nor count them.
     """
-
-    _tenant = None
 
     def __init__(self, engine: Engine) -> None:
         """Use :meth:`open` or :meth:`load`."""
@@ -57,6 +56,7 @@ class Collection(RowOperations, Searches):
         target_recall: float | None = None,
         tokenizer: str | None = None,
         training_minimum: int | None = None,
+        near_duplicates: float | None = None,
         fingerprint: EmbeddingFingerprint | str | None = None,
         read_only: bool = False,
         create: bool = True,
@@ -83,6 +83,8 @@ class Collection(RowOperations, Searches):
                 chosen in the same way. With both, fine tier and candidates are chosen for the recall.
             tokenizer: of lexical search: ``"porter"`` (default: English stems), ``"unicode61"`` (whole words), ``"trigram"``.
             training_minimum: rows at which the codec is trained, in one step; until then answers are exact.
+            near_duplicates: skip rows whose text is nearly that of another: the Jaccard similarity of the texts, in runs of 8
+                letters, from which :meth:`add` does so, above 0, at most 1. By default all rows are kept. Fixed at creation.
             fingerprint: of the embedding model, or its name; stored, and checked from then on.
             read_only: refuse to write, and to create the file. In a folder that cannot be written and without a log beside it,
                 the file is taken for unchanging: later commits are not seen.
@@ -102,6 +104,7 @@ class Collection(RowOperations, Searches):
             "target_recall": target_recall,
             "tokenizer": tokenizer,
             "training_minimum": training_minimum,
+            "near_duplicates": None if near_duplicates is None else as_threshold(near_duplicates, "near_duplicates"),
             "fingerprint": EmbeddingFingerprint.of(fingerprint),
         }
         _check_one_way(codec, memory_per_vector, target_recall)
@@ -145,7 +148,7 @@ class Collection(RowOperations, Searches):
             if number is None:
                 return 0
             own = self._engine.snapshot_in(connection, name).own
-            deleted = rows.delete(connection, number, list(own))
+            deleted = rows.delete(connection, number, list(own), self._engine.settings.near_duplicate_index)
             tenants.forget(connection, number)
             return deleted
 

@@ -182,6 +182,13 @@ class Engine:
         return agreed
 
 
+class Handle:
+    """What acts on an engine: for the collection itself, or for one of its tenants, by name."""
+
+    _engine: Engine
+    _tenant: str | None = None
+
+
 def _after_fork() -> None:
     for engine in _ENGINES:
         engine.after_fork()

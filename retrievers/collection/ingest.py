@@ -27,14 +27,23 @@ from rarebit.retrievers.collection.finest import FinestVectors, stored_codec
 from rarebit.retrievers.collection.inverted_lists import InvertedLists
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection, changed_state
+from rarebit.retrievers.near_duplicates import Intake
+from rarebit.retrievers.near_duplicates.stored import Bands
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the rows of a call, checked: (n, dim) vectors as they were given, and n rows."""
+    """Some of the rows of a call, checked: (n, dim) vectors as they were given, n rows, and the bands of their n texts."""
 
     vectors: Vectors
     new: Sequence[rows.NewRow]
+    bands: Bands | None = None
+    """Those of the texts, where near-duplicates are looked for."""
+
+    def at(self, places: Sequence[int]) -> Part:
+        """Give some of the rows."""
+        bands = None if self.bands is None else [self.bands[place] for place in places]
+        return Part(self.vectors[places], [self.new[place] for place in places], bands)
 
 
 @dataclass(frozen=True)
@@ -71,22 +80,33 @@ class Batch:
 
     def parts(self, size: int) -> Iterator[Part]:
         """Cut the batch, and check each part."""
+        near = self.settings.near_duplicate_index
         for start in range(0, len(self.ids), size):
             part = slice(start, start + size)
             vectors = as_vectors(self.vectors[part], dim=self.settings.dim or self.dim, first=start)
             triples = zip(self.ids[part], self.texts[part], self.metadatas[part], strict=True)
             new = [rows.new_row(*triple) for triple in triples]
-            yield Part(vectors, new)
+            bands = None if near is None else near.bands([row.text for row in new])
+            yield Part(vectors, new, bands)
 
-    def check_unique(self) -> None:
-        """Raise DuplicateIdError if an id occurs twice."""
-        if len(set(self.ids)) == len(self.ids):
-            return
-        repeated = [given for given, times in Counter(self.ids).items() if times > 1]
-        raise DuplicateIdError(
-            f"{len(repeated)} ids occur more than once in this call (first: {repeated[0]!r}), wanted each id once: "
-            "drop the duplicates, or add them in separate calls, where the last one wins"
-        )
+
+def without_vectors(texts: Sequence[str], ids: Sequence[str]) -> list[rows.NewRow]:
+    """Check rows that are asked about, and have neither vectors nor metadata yet."""
+    keys = as_ids(ids)
+    passages = _counted("texts", texts, len(keys), beside="ids")
+    check_unique(keys)
+    return [rows.new_row(key, text, None) for key, text in zip(keys, passages, strict=True)]
+
+
+def check_unique(ids: Sequence[str]) -> None:
+    """Raise DuplicateIdError if an id occurs twice."""
+    if len(set(ids)) == len(ids):
+        return
+    repeated = [given for given, times in Counter(ids).items() if times > 1]
+    raise DuplicateIdError(
+        f"{len(repeated)} ids occur more than once in this call (first: {repeated[0]!r}), wanted each id once: "
+        "drop the duplicates, or add them in separate calls, where the last one wins"
+    )
 
 
 @dataclass(frozen=True)
@@ -111,12 +131,16 @@ class Writer:
         connection: inside the transaction to write in.
         settings: of the collection.
         tenant: its number; 0 for the collection itself.
+        intake: says which rows are skipped as near-duplicates; None writes them all.
     """
 
-    def __init__(self, connection: Connection, settings: Settings, tenant: int = tenants.OWN) -> None:
+    def __init__(
+        self, connection: Connection, settings: Settings, tenant: int = tenants.OWN, intake: Intake | None = None
+    ) -> None:
         """Begin with the codec that the file has."""
         self._connection = connection
         self._tenant = tenant
+        self._intake = intake
         codec = stored_codec(connection, settings)
         assert codec is not None  # noqa: S101 -- the dimension is fixed before anything is written
         self._use(settings, codec)
@@ -127,8 +151,8 @@ class Writer:
         self._lists = inverted_lists.load(self._connection, settings.dim)
         self._means = Means(self._codecs, self._lists, unit=settings.metric == "cosine")
 
-    def write(self, parts: Iterator[Part]) -> Iterator[int]:
-        """Insert or replace rows part by part, and train where the minimum is reached; gives how many rows each part had."""
+    def write(self, parts: Iterator[Part]) -> Iterator[list[str]]:
+        """Insert or replace rows part by part, and train where the minimum is reached; gives the ids that stand for them."""
         written = next(parts, None)
         ahead = None if written is None else next(parts, None)
         if written is None:
@@ -148,16 +172,28 @@ class Writer:
                     return
                 written, means, codes, ahead = ahead, next_means, next_codes, next(parts, None)
 
-    def _write(self, part: Part, encoded: rows.Encoded) -> int:
+    def _write(self, part: Part, encoded: rows.Encoded) -> list[str]:
+        stands = self._stand_ins(part)
+        kept = [place for place, (row, key) in enumerate(zip(part.new, stands, strict=True)) if row.id == key]
+        if len(kept) < len(stands):
+            part, encoded = part.at(kept), encoded.at(kept)
         ids = [row.id for row in part.new]
-        rows.delete(self._connection, self._tenant, rows.row_ids_of(self._connection, self._tenant, ids))
+        near = self.settings.near_duplicate_index
+        rows.delete(self._connection, self._tenant, rows.row_ids_of(self._connection, self._tenant, ids), near)
         tenants.hide_ids(self._connection, self._tenant, ids)
-        rows.insert(self._connection, self._tenant, part.new, encoded)
+        rows.insert(self._connection, self._tenant, part.new, encoded, part.bands)
         if training.is_due(self._connection, self.settings, self._codecs[0]):
             self._train()
         if inverted_lists.are_due(changed_state(self._connection), self._codecs[0], self._lists):
             self._learn_lists()
-        return len(ids)
+        return stands
+
+    def _stand_ins(self, part: Part) -> list[str]:
+        """Give the id that stands for each row: its own, but for those that are skipped."""
+        ids = [row.id for row in part.new]
+        if self._intake is None or part.bands is None:
+            return ids
+        return self._intake.stand_ins(ids, [row.text for row in part.new], part.bands)
 
     def _learn_lists(self) -> None:
         source = FinestVectors(self._connection, self.settings, self._codecs[0])
@@ -190,10 +226,10 @@ def _is_matrix(vectors: VectorsLike, dim: int | None) -> TypeGuard[npt.NDArray[A
     return bool(vectors.shape[1] == (dim or vectors.shape[1]) > 0)
 
 
-def _counted(name: str, given: Iterable[Any], count: int) -> Sequence[Any]:
+def _counted(name: str, given: Iterable[Any], count: int, beside: str = "vectors") -> Sequence[Any]:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InputError(f"got a {type(given).__name__} as {name}, wanted a list, one item a row: put it into a list")
     given = given if isinstance(given, Sequence) else list(given)
     if len(given) != count:
-        raise InputError(f"got {count} vectors and {len(given)} {name}, wanted one of each a row")
+        raise InputError(f"got {count} {beside} and {len(given)} {name}, wanted one of each a row")
     return given

@@ -6,29 +6,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 from tqdm.auto import tqdm
 
 from rarebit.arrays import Vectors, VectorsLike
-from rarebit.errors import InputError
+from rarebit.errors import InputError, SettingsError
 from rarebit.retrievers.collection import rows, tenants
 from rarebit.retrievers.collection.arguments import as_count, as_ids
-from rarebit.retrievers.collection.engine import Engine
+from rarebit.retrievers.collection.engine import Handle
 from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter, matches, matches_everything
-from rarebit.retrievers.collection.ingest import Batch, Writer
+from rarebit.retrievers.collection.ingest import Batch, Writer, check_unique, without_vectors
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
 from rarebit.retrievers.collection.storage import Connection
 
 BATCH_ROWS = 1024
 
+Handling: TypeAlias = Literal["skip", "keep"]
+HANDLINGS: Final = ("skip", "keep")
 
-class RowOperations:
+NOBODY: Final = -1
+"""The number that stands for a tenant without one, which has no rows."""
+
+
+class RowOperations(Handle):
     """The half of :class:`rarebit.Collection` and of its tenants that has to do with single rows."""
-
-    _engine: Engine
-    _tenant: str | None
 
     @property
     def path(self) -> Path | None:
@@ -52,38 +55,72 @@ class RowOperations:
         metadatas: Sequence[Mapping[str, Any] | None] | None = None,
         ids: Sequence[str] | None = None,
         *,
+        near_duplicates: Handling | None = None,
         batch_size: int = BATCH_ROWS,
         progress: bool = False,
     ) -> list[str]:
         """Add rows; a row whose id exists already is replaced. All rows are kept, or none.
+
+        In a collection with the setting ``near_duplicates``, a row whose text nearly duplicates that of a row which is there,
+        or of one before it in the call, is skipped. Rows of other tenants and shared ones do not count, nor do rows without
+        text. A row that replaces another is always written, and what it replaces stands for nothing.
 
         Args:
             vectors: (n, dim) numbers. A numpy array, also one that is mapped from a file, is read batch by batch.
             texts: n passages; empty if left out.
             metadatas: n dictionaries of JSON values, or None.
             ids: n strings, each once; random ones if left out.
+            near_duplicates: ``"skip"``, the default in a collection with this setting, or ``"keep"``, which writes all rows.
             batch_size: rows encoded and written at once.
             progress: show a progress bar.
 
         Returns:
-            The ids, in the order of the vectors.
+            The ids, in the order of the vectors; for a row that was skipped, that of the row which stands for it.
 
         Raises:
             InputError: and its kinds, for vectors, ids or metadata that cannot be kept; the collection is unchanged.
+            SettingsError: ``near_duplicates="skip"`` in a collection without the setting.
         """
         batch_size = as_count("batch_size", batch_size, least=1)
+        skips = self._skips(near_duplicates)
         batch = Batch.of(vectors, texts, metadatas, ids, self._engine.settings)
         if not batch.ids:
             return []
-        batch.check_unique()
+        check_unique(batch.ids)
+        stands: list[str] = []
         with self._engine.write() as connection:
+            replaced = self._engine.snapshot_in(connection, self._tenant).stored_ids(batch.ids) if skips else set()
             settings = self._engine.fixed_dimension(connection, batch.dim)
-            writer = Writer(connection, settings, self._number_for(connection))
+            number, near = self._number_for(connection), settings.near_duplicate_index
+            intake = near.intake(connection, number, replaced) if near is not None and skips else None
+            writer = Writer(connection, settings, number, intake)
             with tqdm(total=len(batch.ids), desc="adding", unit="row", disable=not progress) as bar:
-                for count in writer.write(batch.parts(batch_size)):
-                    bar.update(count)
+                for written in writer.write(batch.parts(batch_size)):
+                    stands += written
+                    bar.update(len(written))
         self._engine.refresh()
-        return list(batch.ids)
+        return stands
+
+    def stand_ins(self, texts: Sequence[str], ids: Sequence[str]) -> list[str]:
+        """Say what :meth:`add` would answer for rows, so that nothing needs to be embedded that it would skip.
+
+        Args:
+            texts: n passages.
+            ids: n strings, each once.
+
+        Returns:
+            For each row its own id, or that of the row that would stand for it: one that is there, or an earlier one of these.
+            In a collection without the setting ``near_duplicates``, the ids that were given.
+        """
+        new = without_vectors(texts, ids)
+        given, passages = [row.id for row in new], [row.text for row in new]
+        near = self._engine.settings.near_duplicate_index
+        with self._engine.snapshot(self._tenant) as snapshot:
+            if near is None:
+                return given
+            number = NOBODY if snapshot.tenant is None else snapshot.tenant
+            intake = near.intake(snapshot.connection, number, snapshot.stored_ids(given))
+            return intake.stand_ins(given, passages, near.bands(passages))
 
     def check_fingerprint(self, fingerprint: EmbeddingFingerprint | str) -> None:
         """Check that a model is the one that filled the collection; what was unknown about that one is filled in.
@@ -188,8 +225,22 @@ class RowOperations:
                 return rows.delete_all(connection)
             found = snapshot.matching(tree)
             own, of_collection = list(found & snapshot.own), list(found - snapshot.own)
-            deleted = rows.delete(connection, snapshot.tenant, own) if own and snapshot.tenant is not None else 0
+            near, deleted = snapshot.settings.near_duplicate_index, 0
+            if own and snapshot.tenant is not None:
+                deleted = rows.delete(connection, snapshot.tenant, own, near)
             return deleted + (tenants.hide(connection, self._number_for(connection), of_collection) if of_collection else 0)
+
+    def _skips(self, asked: Handling | None) -> bool:
+        """Whether near-duplicates are skipped, by what was asked for and by the setting."""
+        if asked not in (None, *HANDLINGS):
+            raise InputError(f"got near_duplicates={asked!r}, wanted one of {list(HANDLINGS)}")
+        is_set = self._engine.settings.near_duplicates is not None
+        if asked == "skip" and not is_set:
+            raise SettingsError(
+                f"got near_duplicates='skip' for {self._engine.storage}, which was made without this setting: make a new "
+                "collection with Collection.open(near_duplicates=0.9), or use rarebit.retrievers.near_duplicates.unique"
+            )
+        return is_set and asked != "keep"
 
     def _number_for(self, connection: Connection) -> int:
         return tenants.OWN if self._tenant is None else tenants.number_for(connection, self._tenant)

@@ -18,6 +18,8 @@ from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.schema import COMMITS_KEPT, REMOVALS_KEPT
 from rarebit.retrievers.collection.storage import Connection, changed_state, save_state_checksum
+from rarebit.retrievers.near_duplicates import NearDuplicateIndex
+from rarebit.retrievers.near_duplicates.stored import Bands, note
 
 T = TypeVar("T")
 
@@ -59,6 +61,12 @@ class Encoded(NamedTuple):
     fine: FineCodes | None
     lists: RowIds | None = None
 
+    def at(self, places: Sequence[int]) -> Encoded:
+        """Give what is stored of some of the vectors."""
+        chosen = np.asarray(places, dtype=np.intp)
+        fine = None if self.fine is None else self.fine[chosen]
+        return Encoded(self.codes[chosen], fine, None if self.lists is None else self.lists[chosen])
+
 
 SELECT_TENANT = "SELECT number, name, row_count, checksum FROM tenants"
 
@@ -90,8 +98,8 @@ def new_row(key: str, text: str, metadata: Mapping[str, Any] | None) -> NewRow:
     return NewRow(key, text, "{}" if metadata is None else _encoded(key, metadata))
 
 
-def insert(connection: Connection, tenant: int, new: Sequence[NewRow], encoded: Encoded) -> None:
-    """Insert rows of a tenant with their codes.
+def insert(connection: Connection, tenant: int, new: Sequence[NewRow], encoded: Encoded, bands: Bands | None) -> None:
+    """Insert rows of a tenant with their codes, and the bands of their texts where near-duplicates are looked for.
 
     Rows of the tenant that have one of the ids already must be deleted before.
     """
@@ -108,6 +116,8 @@ def insert(connection: Connection, tenant: int, new: Sequence[NewRow], encoded: 
     write_codes(connection, "codes", StoredCodes(row_ids, np.full_like(row_ids, tenant), lists, encoded.codes))
     if encoded.fine is not None:
         write_fine(connection, "fine", row_ids, encoded.fine)
+    if bands is not None:
+        note(connection, tenant, row_ids.tolist(), bands)
     connection.execute("INSERT INTO lexical (rowid, text) SELECT row_id, text FROM rows WHERE row_id >= ?", (first,))
     connection.execute("UPDATE state SET next_row_id = ?", (first + len(new),))
     _count(connection, tenant, len(new))
@@ -136,13 +146,13 @@ def rewrite_codes(connection: Connection, table: str, row_ids: Sequence[int], co
     write_codes(connection, table, StoredCodes(numbers, tenants, lists, codes[here]))
 
 
-def delete(connection: Connection, tenant: int, row_ids: Sequence[int]) -> int:
+def delete(connection: Connection, tenant: int, row_ids: Sequence[int], near: NearDuplicateIndex | None) -> int:
     """Delete rows of a tenant and everything derived from them; returns how many. The row ids are not used again."""
     for chunk in chunks(row_ids, PARAMETERS[-1]):
-        connection.executemany(
-            "INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)",
-            ((row_id, decoded(stored).text) for row_id, stored in by_row_ids(connection, chunk).items()),
-        )
+        texts = [(row_id, decoded(stored).text) for row_id, stored in by_row_ids(connection, chunk).items()]
+        if near is not None:
+            near.remove(connection, [(row_id, tenant, text) for row_id, text in texts])
+        connection.executemany("INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)", texts)
         for table in ("rows", "codes", "fine", "shared"):
             connection.executemany(f"DELETE FROM {table} WHERE row_id = ?", ((row_id,) for row_id in chunk))
         connection.executemany("INSERT INTO removals (row_id) VALUES (?)", ((row_id,) for row_id in chunk))
@@ -153,7 +163,7 @@ def delete(connection: Connection, tenant: int, row_ids: Sequence[int]) -> int:
 def delete_all(connection: Connection) -> int:
     """Delete every row at once, of every tenant, and the codec that was trained on them."""
     count = changed_state(connection).row_count
-    for table in ("rows", "codes", "fine", "shared", "removals", "codec", "lists"):
+    for table in ("rows", "codes", "fine", "shared", "near_duplicates", "removals", "codec", "lists"):
         connection.execute(f"DELETE FROM {table}")
     connection.execute("INSERT INTO lexical (lexical) VALUES ('delete-all')")
     for (tenant,) in connection.execute("SELECT number FROM tenants WHERE row_count <> 0").fetchall():
@@ -189,8 +199,13 @@ def row_ids_of(connection: Connection, tenant: int, ids: Sequence[str]) -> list[
     Raises:
         DamagedFileError: the index of ids leads to another row.
     """
+    return list(stored_ids(connection, tenant, ids).values())
+
+
+def stored_ids(connection: Connection, tenant: int, ids: Sequence[str]) -> dict[str, int]:
+    """Give those of a tenant's own ids that exist, with their row ids, as :func:`row_ids_of`."""
     heads = _select_in(connection, f"{SELECT_HEAD} WHERE tenant = ? AND id IN", ids, tenant)
-    return [head[0] for head in heads if checked_metadata(head) is not None]
+    return {head[2]: head[0] for head in heads if checked_metadata(head) is not None}
 
 
 def by_ids(connection: Connection, tenant: int, ids: Sequence[str]) -> dict[str, tuple[int, Row]]:

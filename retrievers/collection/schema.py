@@ -5,7 +5,8 @@ names the last ones, so that a reader knows whether what it has kept belongs to 
 ``rows`` is what users gave; ``codes`` and ``fine`` are the two tiers of its vector; ``lists`` are the centroids of the
 inverted lists that codes lie in, where there are enough of them; ``lexical`` is FTS5 over ``rows``.
 ``tenants`` numbers the tenants by name, 0 being the collection itself, and counts their rows; ``shared`` says who sees rows of
-the collection besides. ``removals`` lets readers follow deletions without reading every row id again.
+the collection besides. ``near_duplicates`` holds the bands of the texts, where a threshold is set. ``removals`` lets readers
+follow deletions without reading every row id again.
 
 What is read from a row, a code, a codec, a setting, a tenant or the state is compared with its checksum (:mod:`.checksums`),
 and how many rows are found with how many the state says there are.
@@ -16,6 +17,7 @@ from __future__ import annotations
 from typing import Final
 
 from rarebit.retrievers.collection.checksums import of_parts
+from rarebit.retrievers.near_duplicates import stored as near_duplicates
 
 APPLICATION_ID: Final = 0x52524231  # "RRB1", in the header of the file
 FORMAT_VERSION: Final = 3
@@ -68,6 +70,7 @@ CREATE TABLE shared (
 ) WITHOUT ROWID;
 CREATE INDEX shared_by_row ON shared (row_id);
 CREATE TABLE removals (number INTEGER PRIMARY KEY AUTOINCREMENT, row_id INTEGER NOT NULL);
+{near_duplicates.TABLE.strip()}
 """
 
 LEXICAL: Final = {

@@ -12,7 +12,7 @@ from rarebit.arrays import VectorsLike, as_vector
 from rarebit.errors import InputError
 from rarebit.retrievers.collection import ranking
 from rarebit.retrievers.collection.arguments import as_count, as_share
-from rarebit.retrievers.collection.engine import Engine
+from rarebit.retrievers.collection.engine import Handle
 from rarebit.retrievers.collection.explanation import Explanation, Steps
 from rarebit.retrievers.collection.filters import Filter, as_filter
 from rarebit.retrievers.collection.records import Hit
@@ -21,11 +21,8 @@ MMR_CANDIDATES = 50
 HYBRID_CANDIDATES = 50
 
 
-class Searches:
+class Searches(Handle):
     """The searching half of :class:`rarebit.Collection`."""
-
-    _engine: Engine
-    _tenant: str | None
 
     @overload
     def search(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from rarebit.compressors.vectors import SearchableCodec, codec_named
@@ -15,6 +16,7 @@ from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.arguments import as_count, as_share
 from rarebit.retrievers.collection.schema import LEXICAL
 from rarebit.retrievers.collection.storage import Connection
+from rarebit.retrievers.near_duplicates import NearDuplicateIndex, as_threshold
 
 Metric: TypeAlias = Literal["cosine", "inner_product"]
 METRICS = ("cosine", "inner_product")
@@ -72,6 +74,7 @@ class Settings:
 
     ``choice`` is what was measured where the codec was chosen for ``memory_per_vector`` or ``target_recall``, and
     ``candidates`` how many are re-ranked then. ``trained_rows`` is how many rows there were when the codec was last trained.
+    ``near_duplicates`` is the similarity of texts from which a row is skipped; None keeps all.
     """
 
     metric: Metric = "cosine"
@@ -84,6 +87,7 @@ class Settings:
     trained_rows: int = 0
     tokenizer: str = "porter"
     training_minimum: int | None = None
+    near_duplicates: float | None = None
     dim: int | None = None
     fingerprint: EmbeddingFingerprint = EmbeddingFingerprint()
 
@@ -102,6 +106,8 @@ class Settings:
             object.__setattr__(self, name, None if given is None else as_count(name, given, least=least))
         if self.target_recall is not None:
             object.__setattr__(self, "target_recall", as_share("target_recall", self.target_recall))
+        if self.near_duplicates is not None:
+            object.__setattr__(self, "near_duplicates", as_threshold(self.near_duplicates, "near_duplicates"))
 
     @property
     def is_chosen(self) -> bool:
@@ -117,6 +123,11 @@ class Settings:
     def fines(self) -> tuple[str, ...]:
         """The fine tiers that may be chosen: the one that is set, or finer ones."""
         return (NO_FINE,) if self.fine == NO_FINE else FINE[FINE.index(str(self.fine)) : -1]
+
+    @cached_property
+    def near_duplicate_index(self) -> NearDuplicateIndex | None:
+        """What keeps and asks the bands of the texts; None where no threshold is set."""
+        return None if self.near_duplicates is None else NearDuplicateIndex(self.near_duplicates)
 
     def chosen(self, choice: Choice) -> Settings:
         """Take over what was chosen."""

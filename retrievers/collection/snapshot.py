@@ -140,6 +140,14 @@ class Snapshot:
             return found if self.sees_everything else found & self.visible()
         return self._matcher(0).rows(tree) & self.visible()
 
+    def stored_ids(self, ids: Sequence[str]) -> set[str]:
+        """Tell under which of some ids there are visible rows."""
+        own = set() if self.tenant is None else set(rows.stored_ids(self.connection, self.tenant, ids))
+        if not self.shared:
+            return own
+        of_collection = rows.stored_ids(self.connection, tenants.OWN, ids)
+        return own.union(key for key, row_id in of_collection.items() if row_id in self.shared)
+
     def by_ids(self, ids: Sequence[str]) -> dict[str, tuple[int, Row]]:
         """Read visible rows by their ids; a tenant's own rows go before shared ones."""
         found = {} if self.tenant is None else rows.by_ids(self.connection, self.tenant, ids)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rarebit.retrievers.collection.storage import Connection
+from rarebit.retrievers.near_duplicates.stored import ENTRY_BYTES
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class Stats:
     codec (learned arrays); database (the whole of it, for a collection in memory). SQLite's page cache, at most 2 MB a
     connection, comes on top. Pages of the file that were read show in the process's resident size, since they are mapped; they
     belong to the operating system's cache.
-    ``disk``: codes, fine, text, metadata, ids are the content; file is the whole file with its indexes, lexical index and log;
-    cache is the file beside it that opening reads codes from.
+    ``disk``: codes, fine, text, metadata, ids are the content, near_duplicates the bands of the texts; file is the whole file
+    with its indexes, lexical index and log; cache is the file beside it that opening reads codes from.
     """
 
     count: int
@@ -67,5 +68,6 @@ def content_bytes(connection: Connection) -> dict[str, int]:
             "FROM rows"
         ).fetchone(),
     )
-    sizes = {"codes": codes, "fine": fine, "text": text, "metadata": metadata, "ids": ids}
+    bands = ENTRY_BYTES * connection.execute("SELECT count(*) FROM near_duplicates").fetchone()[0]
+    sizes = {"codes": codes, "fine": fine, "text": text, "metadata": metadata, "ids": ids, "near_duplicates": bands}
     return {name: size or 0 for name, size in sizes.items()}

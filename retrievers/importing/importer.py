@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -26,7 +28,8 @@ class ImportReport:
     """What an import did.
 
     Each row that was read is either added, or replaced one (with ``overwrite``), or was there already: ``unchanged``, or
-    ``differing`` in its text or metadata and left as it was.
+    ``differing`` in its text or metadata and left as it was; or its text nearly duplicates that of another, and it was
+    ``skipped``, in a collection with the setting ``near_duplicates``.
     """
 
     read: int = 0
@@ -34,6 +37,7 @@ class ImportReport:
     replaced: int = 0
     unchanged: int = 0
     differing: int = 0
+    skipped: int = 0
     without_text: int = 0
     """Rows read that have a vector and no text; they are kept with the empty text."""
 
@@ -48,11 +52,11 @@ def import_into(
 ) -> ImportReport:
     """Add the rows of a source to a collection, with the vectors that they have.
 
-    The result is that of adding the rows one after another. Each batch is one durable commit. A row whose id is in the
-    collection already is left alone, so that a run which was cut off, by whatever, is resumed by calling it again: what is
-    there is compared, not written. The collection's metric decides what becomes of the vectors: cosine keeps directions,
-    ``inner_product`` lengths too. The codec is trained on the way; after an import of more than 65,536 rows,
-    :meth:`rarebit.Collection.recompress` learns it from all of them.
+    The result is that of adding the rows one after another, near-duplicates too where the collection skips them. Each batch is
+    one durable commit. A row whose id is in the collection already is left alone, so that a run which was cut off, by whatever,
+    is resumed by calling it again: what is there is compared, not written. The collection's metric decides what becomes of the
+    vectors: cosine keeps directions, ``inner_product`` lengths too. The codec is trained on the way; after an import of more
+    than 65,536 rows, :meth:`rarebit.Collection.recompress` learns it from all of them.
 
     Args:
         collection: where the rows go.
@@ -76,11 +80,12 @@ def import_into(
     report, lengths, last = ImportReport(), _Lengths(source, collection), None
     try:
         with tqdm(total=source.count, desc=f"importing {source.name}", unit="row", disable=not progress) as bar:
-            for rows in source.batches(batch_size):
-                lengths.look_at(rows.vectors)
-                report, differing = _import_batch(collection, rows, report, overwrite=overwrite)
-                last = differing or last
-                bar.update(len(rows.ids))
+            for batch in source.batches(batch_size):
+                lengths.look_at(batch.vectors)
+                for rows in [batch] if collection.settings.near_duplicates is None else _runs(batch):
+                    report, differing = _import_batch(collection, rows, report, overwrite=overwrite)
+                    last = differing or last
+                bar.update(len(batch.ids))
     except InputError as error:
         raise type(error)(f"{source.name}{_from(report)}: {error}. {_kept(report)}") from error
     if report.differing:
@@ -122,22 +127,38 @@ def _import_batch(
             unchanged += 1
         else:
             differing.append(key)
-    collection.add(
+    stands = collection.add(
         rows.vectors[list(places.values())],
         texts=[present[key].text for key in places],
         metadatas=[present[key].metadata for key in places],
         ids=list(places),
     )
+    skipped = sum(key != stand_in for key, stand_in in zip(places, stands, strict=True))
     counted = replace(
         report,
         read=report.read + len(rows.ids),
-        added=report.added + len(rows.ids) - replaced - unchanged - len(differing),
+        added=report.added + len(rows.ids) - replaced - unchanged - len(differing) - skipped,
         replaced=report.replaced + replaced,
         unchanged=report.unchanged + unchanged,
         differing=report.differing + len(differing),
+        skipped=report.skipped + skipped,
         without_text=report.without_text + sum(text is None for text in rows.texts),
     )
     return counted, differing[0] if differing else None
+
+
+def _runs(rows: Rows) -> Iterator[Rows]:
+    """Cut a batch where an id comes again: whether the row before it was skipped must be known by then."""
+    seen: set[str] = set()
+    starts = [0]
+    for place, key in enumerate(rows.ids):
+        if key in seen:
+            starts.append(place)
+            seen.clear()
+        seen.add(key)
+    for start, stop in pairwise([*starts, len(rows.ids)]):
+        run = slice(start, stop)
+        yield Rows(rows.ids[run], rows.vectors[run], rows.texts[run], rows.metadatas[run])
 
 
 class _Lengths:

@@ -147,8 +147,8 @@ class MinHasher:
         np.minimum.at(table.reshape(-1), places.reshape(-1), ((number << HASH_BITS) | (hashes & HASH_MASK)).reshape(-1))
 
 
-def as_threshold(given: Any) -> float:
-    """Check a threshold.
+def as_threshold(given: Any, name: str = "threshold") -> float:
+    """Check a threshold, which messages call ``name``.
 
     Raises:
         InputError: not a number above 0 and at most 1.
@@ -159,7 +159,7 @@ def as_threshold(given: Any) -> float:
         threshold = math.nan
     if isinstance(given, bool) or not 0 < threshold <= 1:
         raise InputError(
-            f"got threshold={given!r}, wanted the share of common shingles (a Jaccard similarity), above 0 and at most 1: "
+            f"got {name}={given!r}, wanted the share of common shingles (a Jaccard similarity), above 0 and at most 1: "
             "0.8 finds texts with small edits, 1 those that are the same"
         )
     return threshold

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Collection,
         Compare,
         EmbeddingFingerprint,
+        Explanation,
         Filter,
         Hit,
         Ids,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Or,
         Row,
         Stats,
+        Tenant,
         Where,
     )
 
@@ -32,6 +34,7 @@ __all__ = [
     "Collection",
     "Compare",
     "EmbeddingFingerprint",
+    "Explanation",
     "Filter",
     "Hit",
     "Ids",
@@ -39,6 +42,7 @@ __all__ = [
     "Or",
     "Row",
     "Stats",
+    "Tenant",
     "Where",
     "__version__",
 ]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_COLLECTION = Path("docs.rarebit")
 TEXTS_AT_ONCE = 256
 INTERRUPTED = 130
+COUNTED = {"added": "passages added", "skipped": "skipped as near-duplicates", "deleted": "deleted"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,19 +58,21 @@ def index(arguments: argparse.Namespace) -> None:
         fingerprint=arguments.model,
         memory_per_vector=arguments.memory_per_vector,
         target_recall=arguments.target_recall,
+        near_duplicates=arguments.near_duplicates,
     ) as collection:
         stored = {row.id: Path(row.metadata["source"]) for row in collection.iterate(_below(paths))}
-        added = [passage for key, passage in wanted.items() if key not in stored]
-        _embed_and_add(collection, added, encoder, progress=not arguments.json)
+        new = [passage for key, passage in wanted.items() if key not in stored]
         read = set(files)
         gone = [key for key, source in stored.items() if key not in wanted and (source in read or not source.exists())]
-        deleted = collection.delete(gone)
-        counts = {"added": len(added), "deleted": deleted, "passages": collection.count()}
-    _report(
-        counts,
-        f"{counts['added']} passages added, {deleted} deleted; {arguments.collection} holds {counts['passages']}",
-        as_json=arguments.json,
-    )
+        skips = collection.settings.near_duplicates is not None
+        # The old edition of a passage must not stand for the new one, and then be deleted.
+        deleted = collection.delete(gone) if skips else 0
+        added = _embed_and_add(collection, new, encoder, progress=not arguments.json)
+        deleted += collection.delete(gone)
+        skipped = {"skipped": len(new) - added} if skips else {}
+        counts = {"added": added, **skipped, "deleted": deleted, "passages": collection.count()}
+    shown = ", ".join(f"{counts[name]} {what}" for name, what in COUNTED.items() if name in counts)
+    _report(counts, f"{shown}; {arguments.collection} holds {counts['passages']}", as_json=arguments.json)
 
 
 def import_(arguments: argparse.Namespace) -> None:
@@ -142,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     adding.add_argument("--model", default=DEFAULT_ENCODER, help="a sentence-transformers model (default: %(default)s)")
     adding.add_argument("--memory-per-vector", type=int, metavar="BYTES", help="at creation: choose the code for this memory")
     adding.add_argument("--target-recall", type=float, metavar="SHARE", help="at creation: choose the code for this recall@10")
+    cli_import.add_near_duplicates(adding)
     adding.set_defaults(command=index)
 
     importing = commands.add_parser("import", parents=[common], help="take over another store", description=import_.__doc__)
@@ -195,21 +199,26 @@ def _inside(folder: Path) -> str:
 
 def _embed_and_add(
     collection: Collection, passages: Sequence[Passage], encoder: SentenceTransformer | None, *, progress: bool
-) -> None:
-    """Embed and keep block by block: what was kept before an interruption need not be embedded again."""
+) -> int:
+    """Embed and keep block by block: what was kept before an interruption need not be embedded again. Gives how many."""
+    stands = collection.stand_ins([passage.text for passage in passages], [passage.id for passage in passages])
+    passages = [passage for passage, key in zip(passages, stands, strict=True) if passage.id == key]
     if not passages:
-        return
+        return 0
+    kept = 0
     encoder = encoder if encoder is not None else _encoder_of(collection)
     with tqdm(total=len(passages), desc="embedding", unit="passage", disable=not progress) as bar:
         for start in range(0, len(passages), TEXTS_AT_ONCE):
             block = passages[start : start + TEXTS_AT_ONCE]
-            collection.add(
+            stands = collection.add(
                 encoder.encode([passage.text for passage in block], show_progress_bar=False),
                 texts=[passage.text for passage in block],
                 metadatas=[{"source": passage.source, "start": passage.start} for passage in block],
                 ids=[passage.id for passage in block],
             )
+            kept += sum(passage.id == key for passage, key in zip(block, stands, strict=True))
             bar.update(len(block))
+    return kept
 
 
 def _search(collection: Collection, arguments: argparse.Namespace) -> list[Hit]:

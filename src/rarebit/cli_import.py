@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
             metric=arguments.metric,
             memory_per_vector=arguments.memory_per_vector,
             target_recall=arguments.target_recall,
+            near_duplicates=arguments.near_duplicates,
             fingerprint=arguments.model,
         ) as collection,
     ):
@@ -64,12 +65,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", choices=METRICS, help="at creation: what to rank by (default: cosine)")
     parser.add_argument("--memory-per-vector", type=int, metavar="BYTES", help="at creation: choose the code for this memory")
     parser.add_argument("--target-recall", type=float, metavar="SHARE", help="at creation: choose the code for this recall@10")
+    add_near_duplicates(parser)
+
+
+def add_near_duplicates(parser: argparse.ArgumentParser) -> None:
+    """Say how near-duplicates are skipped."""
+    parser.add_argument(
+        "--near-duplicates",
+        type=float,
+        metavar="SIMILARITY",
+        help="at creation: skip passages whose text is this similar to that of another, from 0 to 1, such as 0.9",
+    )
 
 
 def _sentences(found: ImportReport, holds: str, *, model_known: bool) -> str:
     there = [f"{found.unchanged} there already"]
     there += [f"{found.replaced} replaced"] if found.replaced else []
     there += [f"{found.differing} left out" if found.differing else ""]
+    there += [f"{found.skipped} skipped as near-duplicates" if found.skipped else ""]
     counts = ", ".join(part for part in there if part)
     hint = "" if model_known else "\nwhich model made the vectors is not known: --model NAME tells it to `search`"
     return f"{found.added} passages added, {counts}; {holds}{hint}"

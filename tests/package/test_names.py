@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 
 FACE = {
     "rarebit": [
-        *("And", "Collection", "Compare", "EmbeddingFingerprint", "Filter", "Hit", "Ids", "Not", "Or", "Row", "Stats", "Where"),
-        "__version__",
+        *("And", "Collection", "Compare", "EmbeddingFingerprint", "Explanation", "Filter", "Hit", "Ids", "Not", "Or", "Row"),
+        *("Stats", "Tenant", "Where", "__version__"),
     ],
     "rarebit.compressors.vectors": [
         *("Choice", "Codec", "Exact", "Float16", "Int4", "Int8", "Matryoshka", "OPQ", "PCA", "Pipeline", "Product", "QueryMap"),

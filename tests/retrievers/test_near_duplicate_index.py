@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Iterator
+from itertools import repeat
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from support.near_duplicates import edited, families, passage, plain_jaccard
 
 from rarebit.errors import DamagedFileError, InputError
 from rarebit.retrievers.near_duplicates import NearDuplicateIndex, jaccard, normalized, shingles
-from rarebit.retrievers.near_duplicates.stored import READ_PER_BAND, TABLE
+from rarebit.retrievers.near_duplicates.stored import READ_PER_BAND, TABLE, note
 
 KETTLE = "The kettle is on the stove, and the water in it will boil in a quarter of an hour."
 CAT = "The cat is out in the garden, and will not come back before the birds have gone to sleep."
@@ -24,43 +25,47 @@ class Rows:
 
     def __init__(self, threshold: float = 0.8) -> None:
         self.connection = sqlite3.connect(":memory:")
-        self.connection.executescript("CREATE TABLE rows (row_id INTEGER PRIMARY KEY, id TEXT UNIQUE, text TEXT);" + TABLE)
+        rows = "CREATE TABLE rows (row_id INTEGER PRIMARY KEY, tenant INTEGER, id TEXT, text TEXT, UNIQUE (tenant, id));"
+        self.connection.executescript(rows + TABLE)
         self.index = NearDuplicateIndex(threshold)
         self.next = 1
+        self.tenant = 0
 
     def keep(self, new: dict[str, str]) -> None:
         self.delete(list(new))
         row_ids = range(self.next, self.next + len(new))
         self.next = row_ids.stop
-        self.connection.executemany("INSERT INTO rows VALUES (?, ?, ?)", zip(row_ids, new, new.values(), strict=True))
-        self.index.add(self.connection, row_ids, list(new.values()))
+        rows = zip(row_ids, repeat(self.tenant), new, new.values(), strict=False)
+        self.connection.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", rows)
+        note(self.connection, self.tenant, row_ids, self.index.bands(list(new.values())))
 
     def delete(self, ids: list[str]) -> None:
-        marks = ",".join("?" * len(ids))
-        found = self.connection.execute(f"SELECT row_id, text FROM rows WHERE id IN ({marks})", ids).fetchall()
-        self.index.remove(self.connection, [row_id for row_id, _ in found], [text for _, text in found])
-        self.connection.execute(f"DELETE FROM rows WHERE id IN ({marks})", ids)
+        where = f"WHERE tenant = {self.tenant} AND id IN ({','.join('?' * len(ids))})"
+        self.index.remove(
+            self.connection, self.connection.execute(f"SELECT row_id, tenant, text FROM rows {where}", ids).fetchall()
+        )
+        self.connection.execute(f"DELETE FROM rows {where}", ids)
 
     def skip(self, new: dict[str, str], part: int = 1000) -> list[str]:
         """Add rows but for near-duplicates, a part at a time."""
-        intake = self.index.intake(self.connection, list(new))
+        intake = self.index.intake(self.connection, self.tenant, new.keys() & self.texts().keys())
         items, answered = list(new.items()), []
         for start in range(0, len(items), part):
             ids, texts = [key for key, _ in items[start : start + part]], [text for _, text in items[start : start + part]]
-            stands = intake.stand_ins(ids, texts)
+            stands = intake.stand_ins(ids, texts, self.index.bands(texts))
             self.keep({key: text for key, text, own in zip(ids, texts, stands, strict=True) if own == key})
             answered += stands
         return answered
 
     def texts(self) -> dict[str, str]:
-        return dict(self.connection.execute("SELECT id, text FROM rows ORDER BY row_id"))
+        found = self.connection.execute("SELECT id, text FROM rows WHERE tenant = ? ORDER BY row_id", (self.tenant,))
+        return dict(found.fetchall())
 
-    def bands(self) -> list[tuple[int, int]]:
-        return self.connection.execute("SELECT band, row_id FROM near_duplicates ORDER BY band, row_id").fetchall()
+    def bands(self) -> list[tuple[int, int, int]]:
+        return self.connection.execute("SELECT * FROM near_duplicates ORDER BY tenant, band, row_id").fetchall()
 
-    def bands_of_rows(self) -> list[tuple[int, int]]:
-        found = self.connection.execute("SELECT row_id, text FROM rows").fetchall()
-        return self.index.entries([row_id for row_id, _ in found], [text for _, text in found])
+    def bands_of_rows(self) -> list[tuple[int, int, int]]:
+        return self.index.entries(self.connection.execute("SELECT row_id, tenant, text FROM rows").fetchall())
 
 
 @pytest.fixture
@@ -107,13 +112,23 @@ class TestSkipping:
 
     def test_nothing(self, rows: Rows) -> None:
         assert rows.skip({}) == []
-        assert rows.index.intake(rows.connection, []).stand_ins([], []) == []
+        assert rows.index.intake(rows.connection, 0, []).stand_ins([], [], []) == []
 
     def test_what_is_deleted_stands_for_nothing(self, rows: Rows) -> None:
         rows.keep({"k": KETTLE})
         rows.delete(["k"])
         assert rows.bands() == []
         assert rows.skip({"1": KETTLE}) == ["1"]
+
+    def test_tenants_know_nothing_of_each_other(self, rows: Rows) -> None:
+        rows.keep({f"k{number}": KETTLE for number in range(3 * READ_PER_BAND)})
+        rows.tenant = 7
+        assert rows.skip({"1": KETTLE, "k2": KETTLE}) == ["1", "1"]
+        assert rows.skip({"k1": KETTLE.upper()}) == ["1"]
+        rows.tenant = 0
+        rows.delete(list(rows.texts()))
+        assert rows.skip({"1": KETTLE}) == ["1"]
+        assert rows.bands() == rows.bands_of_rows()
 
     def test_thousands_of_the_same_text(self, rows: Rows) -> None:
         rows.keep({f"k{number}": KETTLE for number in range(3 * READ_PER_BAND)})
@@ -151,6 +166,15 @@ class TestSkipping:
         with pytest.raises(DamagedFileError, match="row 1 has bands"):
             rows.skip({"1": KETTLE})
 
+    def test_a_text_that_is_none_is_damage_and_can_be_deleted(self, rows: Rows) -> None:
+        rows.keep({"k": KETTLE, "c": CAT})
+        rows.connection.execute("UPDATE rows SET text = CAST(text AS BLOB) WHERE row_id = 1")
+        with pytest.raises(DamagedFileError, match="row 1 of the file is no text"):
+            rows.skip({"1": KETTLE})
+        rows.delete(["k"])
+        assert rows.skip({"1": KETTLE, "2": CAT}) == ["1", "c"]
+        assert rows.bands() == rows.bands_of_rows()
+
     def test_the_threshold_is_checked(self) -> None:
         with pytest.raises(InputError, match="threshold=80"):
             NearDuplicateIndex(80)
@@ -161,7 +185,23 @@ class TestTable:
         rows.keep({"k": KETTLE})
         entries = rows.bands()
         assert len(entries) == rows.index.hasher.n_bands
-        assert all(row_id == 1 and -(2**31) <= band < 2**31 for band, row_id in entries)
+        assert all(tenant == 0 and row_id == 1 and -(2**31) <= band < 2**31 for tenant, band, row_id in entries)
+
+    def test_bands_that_are_not_those_of_the_text_go_with_their_row_too(self, rows: Rows) -> None:
+        rows.keep({"k": KETTLE, "c": CAT})
+        rows.connection.execute("UPDATE near_duplicates SET band = band + 1 WHERE row_id = 1")
+        rows.delete(["k"])
+        assert {row_id for _, _, row_id in rows.bands()} == {2}
+        assert rows.bands() == rows.bands_of_rows()
+
+    def test_missing_entries_are_counted(self, rows: Rows) -> None:
+        rows.keep({"k": KETTLE, "c": CAT, "": ""})
+        found = [(1, 0, KETTLE), (2, 0, CAT), (3, 0, "")]
+        count = len(rows.bands())
+        assert rows.index.missing(rows.connection, found) == (count, 0)
+        rows.connection.execute("DELETE FROM near_duplicates WHERE row_id = 2")
+        assert rows.index.missing(rows.connection, found) == (count, count // 2)
+        assert rows.index.missing(rows.connection, [(1, 3, KETTLE)]) == (count // 2, count // 2)
 
     def test_creating_it_again_changes_nothing(self, rows: Rows) -> None:
         rows.keep({"k": KETTLE})

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -250,3 +251,34 @@ def test_ids_of_arrays_survive_a_run_that_was_cut_off_and_lose_no_double() -> No
         import_into(collection, NumpySource(vectors[:part], texts[:part]), batch_size=4)
     assert sorted(row.text for row in collection) == texts
     assert import_into(collection, NumpySource(vectors + 1, texts)).added == 10
+
+
+def test_near_duplicates_are_counted_and_skipped_again_when_resumed() -> None:
+    texts = ["A kettle is on the stove.", "A cat is in the garden.", "a kettle is on  the STOVE.", "", ""]
+    source = Listed([(str(row), [1.0, row], text, None) for row, text in enumerate(texts)])
+    collection = Collection.open(near_duplicates=0.9)
+    for size in (2, 5):
+        assert import_into(collection, source, batch_size=size).skipped == 1
+        assert [*content(collection)] == ["0", "1", "3", "4"]
+    assert import_into(collection, source) == ImportReport(read=5, unchanged=4, skipped=1)
+    report = import_into(collection, source, overwrite=True)
+    assert (report.replaced, report.skipped, report.added) == (4, 1, 0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_id_that_comes_again_is_judged_by_what_became_of_it(size: int, overwrite: bool) -> None:
+    """Row b is skipped at first, is something else then, and something else again."""
+    kettle, cat, dog = "A kettle is on the stove.", "A cat is in the garden.", "A dog is in the house."
+    given = [("a", kettle), ("b", kettle), ("b", cat), ("b", dog), ("c", dog), ("c", dog)]
+    collection = Collection.open(near_duplicates=0.9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TransferWarning)
+        source = Listed([(key, [1.0, 0.0], text, None) for key, text in given])
+        report = import_into(collection, source, batch_size=size, overwrite=overwrite)
+    if overwrite:
+        assert report == ImportReport(read=6, added=2, replaced=1, skipped=3)
+        assert content(collection) == {"a": (kettle, {}), "b": (dog, {})}
+    else:
+        assert report == ImportReport(read=6, added=3, differing=1, skipped=1, unchanged=1)
+        assert content(collection) == {"a": (kettle, {}), "b": (cat, {}), "c": (dog, {})}
