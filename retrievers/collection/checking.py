@@ -44,8 +44,18 @@ def _of_commit(snapshot: Snapshot, *, progress: bool) -> Iterator[str]:
     for table, size in _tiers(snapshot):
         yield from _unequal(connection, table, size)
     yield from _unlike_their_rows(snapshot, progress=progress)
+    yield from _of_tenants(connection)
     yield from _of_sharing(connection)
     yield from _of_near_duplicates(snapshot)
+
+
+def _of_tenants(connection: Connection) -> Iterator[str]:
+    """Compare what is said about each tenant with its checksum, and the count of its rows with the rows."""
+    yield from _named(partial(tenants.names, connection))
+    counted = connection.execute("SELECT tenant, count(*) FROM rows NOT INDEXED WHERE tenant <> 0 GROUP BY tenant")
+    said = dict(connection.execute("SELECT number, row_count FROM tenants NOT INDEXED WHERE row_count <> 0"))
+    if said != dict(counted):
+        yield "the rows of the tenants are not as many as the file says"
 
 
 def _of_lexical_index(connection: Connection) -> Iterator[str]:
@@ -60,6 +70,9 @@ def _uncounted(snapshot: Snapshot) -> Iterator[str]:
     count, newest = snapshot.connection.execute("SELECT count(*), coalesce(max(row_id), 0) FROM rows").fetchone()
     if count != snapshot.state.row_count:
         yield f"there are {count} rows, wanted {snapshot.state.row_count}, as the state says"
+    owned = snapshot.connection.execute("SELECT count(*) FROM rows WHERE tenant <> 0").fetchone()[0]
+    if owned != snapshot.state.tenant_rows:
+        yield f"there are {owned} rows of tenants, wanted {snapshot.state.tenant_rows}, as the state says"
     if newest >= snapshot.state.next_row_id:
         yield f"the newest row has number {newest}, wanted one below {snapshot.state.next_row_id}, which comes next"
 

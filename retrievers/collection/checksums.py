@@ -1,8 +1,9 @@
 """Checksums of what the file holds, so that a flipped bit is an error and not an answer.
 
-A row's is the CRC-32 of its number, its tenant and its strings. A code's stands in its last four bytes and can be checked for
-many codes at once: a weighted sum of its words modulo 2^32, in which every weight is odd, so that no single flipped bit leaves
-the sum as it was; the row's number is a word of its own, so that a code cannot pass for another row's.
+A row's are two CRC-32 in one number: of all but the text, which can be checked without reading the text, and of everything. A
+code's stands in its last four bytes and can be checked for many codes at once: a weighted sum of its words modulo 2^32, in
+which every weight is odd, so that no single flipped bit leaves the sum as it was; the row's number, its tenant and its list are
+words of their own, so that a code cannot pass for another row's.
 """
 
 from __future__ import annotations
@@ -35,8 +36,14 @@ def of_parts(*parts: str | int | bytes) -> int:
 
 
 def of_row(row_id: int, tenant: int, key: str, metadata: str, text: str) -> int:
-    """Give the CRC-32 of a row."""
-    return zlib.crc32(f"{row_id} {tenant} {key}\0{metadata}\0{text}".encode())
+    """Give the checksum of a row: the CRC-32 of all of it, and above it that of all but the text, halved to fit in 63 bits."""
+    head = _of_head(row_id, tenant, key, metadata)
+    return (head >> 1) << 32 | zlib.crc32(f"{text}".encode(), head)
+
+
+def is_head(row_id: int, tenant: int, key: str, metadata: str, checksum: int) -> bool:
+    """Whether a row's checksum is that of these parts of it, with whatever text."""
+    return _of_head(row_id, tenant, key, metadata) >> 1 == checksum >> 32
 
 
 def with_checksums(codes: Codes, *about: RowIds) -> Stored:
@@ -63,6 +70,10 @@ def without_checksums(stored: Stored, what: str, *about: RowIds) -> Codes:
             "restore the file from a backup"
         )
     return codes
+
+
+def _of_head(row_id: int, tenant: int, key: str, metadata: str) -> int:
+    return zlib.crc32(f"{row_id} {tenant} {key}\0{metadata}\0".encode())
 
 
 def _sums(codes: Codes, about: Sequence[RowIds]) -> Sums:

@@ -148,8 +148,9 @@ class Collection(RowOperations, Searches):
             if number is None:
                 return 0
             own = self._engine.snapshot_in(connection, name).own
+            deleted = rows.delete(connection, number, list(own), self._engine.settings.near_duplicate_index)
             tenants.forget(connection, number)
-            return rows.delete(connection, list(own), self._engine.settings.near_duplicate_index)
+            return deleted
 
     def share(
         self,
@@ -253,8 +254,12 @@ class Collection(RowOperations, Searches):
             progress: show a progress bar.
 
         Returns:
-            What is wrong, one sentence each; nothing where all is well. A code that became another code is not noticed. The
-            lexical index, which knows a changed text, is not looked at where the collection was opened read-only.
+            What is wrong, one sentence each; nothing where all is well.
+
+        What is read by searches, filters, iteration and counts is compared with checksums and counts each time, and damage
+        there is an error. A damaged index can hide something without one, and only this method finds it: that an id or a tenant
+        is there; with whom a row is shared; and what lexical search finds, and how it scores. The lexical index is not looked
+        at where the collection was opened read-only.
         """
         return checking.problems(self._engine, progress=progress)
 

@@ -23,6 +23,7 @@ from pyroaring import BitMap64
 
 from rarebit.arrays import RowIds
 from rarebit.errors import DamagedFileError
+from rarebit.retrievers.collection import rows
 from rarebit.retrievers.collection.bitmaps import bitmap_of
 from rarebit.retrievers.collection.filters import RANGES, Compare, values_at
 from rarebit.retrievers.collection.storage import Connection, State
@@ -73,15 +74,19 @@ class Column:
         hashed = len(self._hashes) if self._hashes else 0
         return len(self._numbers) + len(self._codes) + len(self._elsewhere) + hashed
 
-    def read_up_to(self, connection: Connection, next_row_id: int) -> None:
-        """Read the rows that came since; call with the lock held."""
-        sql = "SELECT row_id, metadata FROM rows WHERE row_id > ? AND row_id < ? ORDER BY row_id LIMIT ?"
+    def read_up_to(self, connection: Connection, next_row_id: int, live: BitMap64) -> None:
+        """Read those of the living rows that came since; call with the lock held."""
+        sql = f"{rows.SELECT_HEAD} WHERE row_id > ? AND row_id < ? ORDER BY row_id LIMIT ?"
         while found := connection.execute(sql, (self.last_row_id, next_row_id, ROWS_AT_ONCE)).fetchall():
-            self._append(found)
-            self.last_row_id = found[-1][0]
+            last = found[-1][0] if len(found) == ROWS_AT_ONCE else next_row_id - 1
+            pairs = _checked(found)
+            _check_complete(pairs, self.last_row_id + 1, last, live)
+            self._append(pairs)
+            self.last_row_id = last
+        _check_complete([], self.last_row_id + 1, next_row_id - 1, live)
         self.last_row_id = max(self.last_row_id, next_row_id - 1)
 
-    def where(self, connection: Connection, compares: Sequence[Compare], after: int) -> BitMap64:
+    def where(self, connection: Connection, compares: Sequence[Compare], after: int, live: BitMap64) -> BitMap64:
         """Find the rows beyond a row id that have the field, and whose value satisfies every one of some comparisons.
 
         Rows that were deleted may be among those found. Call with the lock held.
@@ -91,10 +96,10 @@ class Column:
             holds = np.logical_and.reduce([self._different_that_hold(compare) for compare in compares])
             found |= bitmap_of(self._codes.where(lambda codes: holds[codes], after))
         if self._hashes is not None:
-            found |= BitMap64.intersection(*(self._hashed_that_hold(connection, each, after) for each in compares))
+            found |= BitMap64.intersection(*(self._hashed_that_hold(connection, each, after, live) for each in compares))
         if len(self._elsewhere):
             elsewhere = self._elsewhere.where(_every, after)
-            found |= BitMap64.intersection(*(self._read_again(connection, each, elsewhere) for each in compares))
+            found |= BitMap64.intersection(*(self._read_again(connection, each, elsewhere, live) for each in compares))
         return found
 
     def _append(self, stored: Sequence[tuple[int, str]]) -> None:
@@ -163,24 +168,26 @@ class Column:
             holds[place] = compare.holds([json.loads(value)])
         return holds
 
-    def _hashed_that_hold(self, connection: Connection, compare: Compare, after: int) -> BitMap64:
+    def _hashed_that_hold(self, connection: Connection, compare: Compare, after: int, live: BitMap64) -> BitMap64:
         assert self._hashes is not None  # noqa: S101
         if compare.op in {"eq", "in"}:
             # Of 64 bits with a key of the process's own: two strings of one hash are not to be expected in a lifetime.
             wanted = np.array([hash(value) for value in _wanted(compare) if isinstance(value, str)], dtype=np.int64)
             return bitmap_of(self._hashes.where(lambda hashes: np.isin(hashes, wanted), after))
-        return self._read_again(connection, compare, self._hashes.where(_every, after))
+        return self._read_again(connection, compare, self._hashes.where(_every, after), live)
 
-    def _read_again(self, connection: Connection, compare: Compare, row_ids: RowIds) -> BitMap64:
+    def _read_again(self, connection: Connection, compare: Compare, row_ids: RowIds, live: BitMap64) -> BitMap64:
         """Compare what the rows themselves hold."""
         if compare.op == "exists":
             return bitmap_of(row_ids) if compare.value else BitMap64()
         found: list[int] = []
         for start in range(0, len(row_ids), ROWS_AT_ONCE):
             part = row_ids[start : start + ROWS_AT_ONCE]
+            sql = f"{rows.SELECT_HEAD} WHERE row_id BETWEEN ? AND ?"
+            pairs = _checked(connection.execute(sql, (int(part[0]), int(part[-1]))).fetchall())
+            _check_complete(pairs, int(part[0]), int(part[-1]), live)
             wanted = set(part.tolist())
-            sql = "SELECT row_id, metadata FROM rows WHERE row_id BETWEEN ? AND ?"
-            for row_id, metadata in connection.execute(sql, (int(part[0]), int(part[-1]))):
+            for row_id, metadata in pairs:
                 if row_id in wanted and compare.holds(list(values_at(_decoded(metadata), self.field))):
                     found.append(row_id)
         return BitMap64(found)
@@ -194,13 +201,16 @@ class Columns:
         self._lock = Lock()
         self._columns: OrderedDict[str, Column] = OrderedDict()
 
-    def where(self, connection: Connection, state: State, compares: Sequence[Compare], after: int) -> BitMap64:
-        """Find rows as :meth:`Column.where`, for comparisons of one field, as of the commit that the transaction sees."""
+    def where(self, connection: Connection, state: State, compares: Sequence[Compare], after: int, live: BitMap64) -> BitMap64:
+        """Find rows as :meth:`Column.where`, for comparisons of one field, as of the commit that the transaction sees.
+
+        ``live`` are all the rows of that commit: none of them may be missing.
+        """
         column = self._of(compares[0].field, state)
         with column.lock:
             if column.last_row_id < state.next_row_id - 1:
-                column.read_up_to(connection, state.next_row_id)
-            return column.where(connection, compares, after)
+                column.read_up_to(connection, state.next_row_id, live)
+            return column.where(connection, compares, after, live)
 
     @property
     def nbytes(self) -> int:
@@ -323,6 +333,21 @@ def _as_float(value: float) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+
+
+def _checked(heads: Iterable[rows.StoredHead]) -> list[tuple[int, str]]:
+    """Give row ids and metadata, each known to be what was stored."""
+    return [(head[0], rows.checked_metadata(head)) for head in heads]
+
+
+def _check_complete(pairs: Sequence[tuple[int, str]], first: int, last: int, live: BitMap64) -> None:
+    """Raise DamagedFileError unless those of the living rows were read that lie between two row ids, both included."""
+    expected = live.range_cardinality(first, last + 1)
+    if len(pairs) != expected or not all(row_id in live for row_id, _ in pairs):
+        raise DamagedFileError(
+            f"{len(pairs)} rows were found from row {first} to {last} of the file, wanted {expected} or others: restore it "
+            "from a backup"
+        )
 
 
 def _decoded(stored: str) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def _cut_down(engine: Engine, tenant: str) -> None:
         snapshot = engine.snapshot_in(connection, tenant)
         others = snapshot.live - snapshot.visible()
         number = snapshot.tenant
-        rows.delete(connection, list(others), snapshot.settings.near_duplicate_index)
+        for owner in (tenants.OWN, *tenants.numbers(connection)):
+            theirs = others & tenants.own_rows(connection, owner)
+            rows.delete(connection, owner, list(theirs), snapshot.settings.near_duplicate_index)
         tenants.forget_others(connection, number)
         # Deleting marks words as gone; they would still be read in the index.
         connection.execute("INSERT INTO lexical (lexical) VALUES ('rebuild')")

@@ -81,6 +81,7 @@ class Engine:
     def write(self) -> Iterator[Connection]:
         """Give a transaction that counts as one commit."""
         with self.storage.write() as connection:
+            read_state(connection)  # what is damaged must not get a checksum that says otherwise
             yield connection
             rows.finish(connection)
 

@@ -26,7 +26,7 @@ from rarebit.retrievers.collection.arguments import as_ids
 from rarebit.retrievers.collection.finest import FinestVectors, stored_codec
 from rarebit.retrievers.collection.inverted_lists import InvertedLists
 from rarebit.retrievers.collection.settings import Settings
-from rarebit.retrievers.collection.storage import Connection, read_state
+from rarebit.retrievers.collection.storage import Connection, changed_state
 from rarebit.retrievers.near_duplicates import Intake
 from rarebit.retrievers.near_duplicates.stored import Bands
 
@@ -180,12 +180,12 @@ class Writer:
         ids = [row.id for row in part.new]
         near = self.settings.near_duplicate_index
         with tenants.replacing(self._connection, self._tenant, ids):
-            rows.delete(self._connection, rows.row_ids_of(self._connection, self._tenant, ids), near)
+            rows.delete(self._connection, self._tenant, rows.row_ids_of(self._connection, self._tenant, ids), near)
             tenants.hide_ids(self._connection, self._tenant, ids)
             rows.insert(self._connection, self._tenant, part.new, encoded, part.bands)
         if training.is_due(self._connection, self.settings, self._codecs[0]):
             self._train()
-        if inverted_lists.are_due(read_state(self._connection), self._codecs[0], self._lists):
+        if inverted_lists.are_due(changed_state(self._connection), self._codecs[0], self._lists):
             self._learn_lists()
         return stands
 
@@ -199,7 +199,7 @@ class Writer:
     def _learn_lists(self) -> None:
         source = FinestVectors(self._connection, self.settings, self._codecs[0])
         sampled = training.sampled_ids(self._connection)
-        inverted_lists.learn(self._connection, read_state(self._connection), source, sampled)
+        inverted_lists.learn(self._connection, changed_state(self._connection), source, sampled)
         self._use(self.settings, self._codecs[0])
 
     def _train(self) -> None:

@@ -6,6 +6,7 @@ from threading import Lock
 
 from pyroaring import BitMap64
 
+from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import rows
 from rarebit.retrievers.collection.storage import Connection, State
 
@@ -32,6 +33,8 @@ class LiveRows:
             newer = rows.row_ids_between(connection, known[0].next_row_id, state.next_row_id)
             found |= newer
             found -= rows.removed_since(connection, known[2])
+        if len(found) != state.row_count:
+            raise DamagedFileError(f"the file holds {len(found)} rows, wanted {state.row_count}: restore it from a backup")
         with self._lock:
             if self._known is None or self._known[0].version < state.version:
                 self._known = (state, found, removal)

@@ -39,13 +39,14 @@ MOST_BYTES = 8 * 2**20
 class Matcher:
     """Evaluates filters inside one read transaction, over the rows beyond ``after``.
 
-    ``live`` are the rows of the commit beyond ``after``; ``visible`` those of them that the caller may know of, and ``owners``
-    the tenants among whose ids its own are looked up.
+    ``every`` are the rows of the commit, ``live`` those of them beyond ``after``; ``visible`` those of them that the caller may
+    know of, and ``owners`` the tenants among whose ids its own are looked up.
     """
 
     connection: Connection
     state: State
     columns: Columns
+    every: BitMap64
     live: BitMap64
     visible: BitMap64
     owners: tuple[int, ...] = (tenants.OWN,)
@@ -88,7 +89,7 @@ class Matcher:
         return found | (self.live - self._present_where(Compare(compare.field, "exists")))
 
     def _present_where(self, *compares: Compare) -> BitMap64:
-        return self.columns.where(self.connection, self.state, compares, self.after)
+        return self.columns.where(self.connection, self.state, compares, self.after, self.every)
 
     def _tested_one_by_one(self, tree: Where) -> BitMap64:
         """Ask the function about the rows that the caller may know of, and no others."""

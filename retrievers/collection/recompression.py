@@ -23,7 +23,7 @@ from rarebit.retrievers.collection import training
 from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.finest import FinestVectors, stored_codec
 from rarebit.retrievers.collection.settings import FINE, FINER, Settings
-from rarebit.retrievers.collection.storage import Connection, State, read_state
+from rarebit.retrievers.collection.storage import Connection, State, changed_state, read_state
 from rarebit.retrievers.collection.training import Codecs
 
 NEW_TABLES = ("new_codes", "new_fine")
@@ -154,7 +154,7 @@ class Recompression:
                     connection.execute(f"ALTER TABLE {new} RENAME TO {old}")
             connection.execute("DROP TABLE recompression")
             kept = settings_.load(connection) or settings  # the fingerprint may have been completed meanwhile
-            settings = replace(settings, fingerprint=kept.fingerprint, trained_rows=read_state(connection).row_count)
+            settings = replace(settings, fingerprint=kept.fingerprint, trained_rows=changed_state(connection).row_count)
             training.take_over(connection, settings, codecs[0])
 
     def _check_unchanged(self, connection: Connection, state: State) -> None:

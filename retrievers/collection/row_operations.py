@@ -224,8 +224,10 @@ class RowOperations(Handle):
             if tree is None and len(snapshot.own) == snapshot.state.row_count:
                 return rows.delete_all(connection)
             found = snapshot.matching(tree)
-            deleted = rows.delete(connection, list(found & snapshot.own), snapshot.settings.near_duplicate_index)
-            of_collection = list(found - snapshot.own)
+            own, of_collection = list(found & snapshot.own), list(found - snapshot.own)
+            near, deleted = snapshot.settings.near_duplicate_index, 0
+            if own and snapshot.tenant is not None:
+                deleted = rows.delete(connection, snapshot.tenant, own, near)
             return deleted + (tenants.hide(connection, self._number_for(connection), of_collection) if of_collection else 0)
 
     def _skips(self, asked: Handling | None) -> bool:

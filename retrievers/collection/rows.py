@@ -17,7 +17,7 @@ from rarebit.errors import DamagedFileError, InputError, MetadataError
 from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.schema import COMMITS_KEPT, REMOVALS_KEPT
-from rarebit.retrievers.collection.storage import Connection, read_state
+from rarebit.retrievers.collection.storage import Connection, changed_state, save_state_checksum
 from rarebit.retrievers.near_duplicates import NearDuplicateIndex
 from rarebit.retrievers.near_duplicates.stored import Bands, note
 
@@ -26,7 +26,11 @@ T = TypeVar("T")
 StoredRow: TypeAlias = tuple[int, int, str, str, str, int]
 """Row id, tenant, id, metadata as JSON, text, checksum."""
 
+StoredHead: TypeAlias = tuple[int, int, str, str, int]
+"""Row id, tenant, id, metadata as JSON, checksum."""
+
 SELECT_ROW = "SELECT row_id, tenant, id, metadata, text, checksum FROM rows"
+SELECT_HEAD = "SELECT row_id, tenant, id, metadata, checksum FROM rows"
 READ_AT_ONCE = 8192
 """Rows whose Python objects are there at one time while codes are read."""
 
@@ -64,6 +68,17 @@ class Encoded(NamedTuple):
         return Encoded(self.codes[chosen], fine, None if self.lists is None else self.lists[chosen])
 
 
+SELECT_TENANT = "SELECT number, name, row_count, checksum FROM tenants"
+
+
+class StoredTenant(NamedTuple):
+    """A tenant: its number, its name, and how many rows are its own."""
+
+    number: int
+    name: str
+    row_count: int
+
+
 class NewRow(NamedTuple):
     """A row on its way in: its metadata already encoded."""
 
@@ -88,12 +103,12 @@ def insert(connection: Connection, tenant: int, new: Sequence[NewRow], encoded: 
 
     Rows of the tenant that have one of the ids already must be deleted before.
     """
-    first = read_state(connection).next_row_id
+    first = changed_state(connection).next_row_id
     row_ids = np.arange(first, first + len(new), dtype=np.int64)
     connection.executemany(
         "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)",
         [
-            (row_id, tenant, key, metadata, text, checksums.of_row(row_id, tenant, key, metadata, text))
+            (row_id, tenant, key, metadata, checksums.of_row(row_id, tenant, key, metadata, text), text)
             for row_id, (key, text, metadata) in zip(row_ids.tolist(), new, strict=True)
         ],
     )
@@ -104,7 +119,8 @@ def insert(connection: Connection, tenant: int, new: Sequence[NewRow], encoded: 
     if bands is not None:
         note(connection, tenant, row_ids.tolist(), bands)
     connection.execute("INSERT INTO lexical (rowid, text) SELECT row_id, text FROM rows WHERE row_id >= ?", (first,))
-    connection.execute("UPDATE state SET row_count = row_count + ?, next_row_id = ?", (len(new), first + len(new)))
+    connection.execute("UPDATE state SET next_row_id = ?", (first + len(new),))
+    _count(connection, tenant, len(new))
 
 
 def write_codes(connection: Connection, table: str, stored: StoredCodes) -> None:
@@ -130,36 +146,37 @@ def rewrite_codes(connection: Connection, table: str, row_ids: Sequence[int], co
     write_codes(connection, table, StoredCodes(numbers, tenants, lists, codes[here]))
 
 
-def delete(connection: Connection, row_ids: Sequence[int], near: NearDuplicateIndex | None) -> int:
-    """Delete rows and everything derived from them; the row ids are not used again. Returns how many were deleted."""
+def delete(connection: Connection, tenant: int, row_ids: Sequence[int], near: NearDuplicateIndex | None) -> int:
+    """Delete rows of a tenant and everything derived from them; returns how many. The row ids are not used again."""
     for chunk in chunks(row_ids, PARAMETERS[-1]):
+        texts = [(row_id, decoded(stored).text) for row_id, stored in by_row_ids(connection, chunk).items()]
         if near is not None:
-            near.remove(connection, _select_in(connection, "SELECT row_id, tenant, text FROM rows WHERE row_id IN", chunk))
-        connection.executemany(
-            "INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)",
-            _select_in(connection, "SELECT row_id, text FROM rows WHERE row_id IN", chunk),
-        )
+            near.remove(connection, [(row_id, tenant, text) for row_id, text in texts])
+        connection.executemany("INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)", texts)
         for table in ("rows", "codes", "fine", "shared"):
             connection.executemany(f"DELETE FROM {table} WHERE row_id = ?", ((row_id,) for row_id in chunk))
         connection.executemany("INSERT INTO removals (row_id) VALUES (?)", ((row_id,) for row_id in chunk))
-    connection.execute("UPDATE state SET row_count = row_count - ?", (len(row_ids),))
+    _count(connection, tenant, -len(row_ids))
     return len(row_ids)
 
 
 def delete_all(connection: Connection) -> int:
     """Delete every row at once, of every tenant, and the codec that was trained on them."""
-    count = read_state(connection).row_count
+    count = changed_state(connection).row_count
     for table in ("rows", "codes", "fine", "shared", "near_duplicates", "removals", "codec", "lists"):
         connection.execute(f"DELETE FROM {table}")
     connection.execute("INSERT INTO lexical (lexical) VALUES ('delete-all')")
-    connection.execute("UPDATE state SET row_count = 0, generation = generation + 1, sharing = sharing + 1")
+    for (tenant,) in connection.execute("SELECT number FROM tenants WHERE row_count <> 0").fetchall():
+        save_tenant(connection, tenant_of(connection, tenant)._replace(row_count=0))
+    sql = "UPDATE state SET row_count = 0, tenant_rows = 0, generation = generation + 1, sharing = sharing + 1"
+    connection.execute(sql)
     return count
 
 
 def finish(connection: Connection) -> None:
     """End a write: count and name the commit, and forget the deletions that no reader is expected to follow any more."""
     connection.execute("UPDATE state SET version = version + 1")
-    state = read_state(connection)
+    state = changed_state(connection)
     connection.execute("INSERT INTO commits VALUES (?, ?)", (state.version, secrets.randbits(63)))
     connection.execute("DELETE FROM commits WHERE version <= ?", (state.version - COMMITS_KEPT,))
     newest = latest_removal(connection)
@@ -167,6 +184,7 @@ def finish(connection: Connection) -> None:
         forgotten = newest - REMOVALS_KEPT
         connection.execute("DELETE FROM removals WHERE number <= ?", (forgotten,))
         connection.execute("UPDATE state SET removals_forgotten = ?", (forgotten,))
+    save_state_checksum(connection)
 
 
 def latest_removal(connection: Connection) -> int:
@@ -176,13 +194,18 @@ def latest_removal(connection: Connection) -> int:
 
 
 def row_ids_of(connection: Connection, tenant: int, ids: Sequence[str]) -> list[int]:
-    """Give the row ids of those of a tenant's own ids that exist, in no particular order."""
-    return [row_id for (row_id,) in _select_in(connection, "SELECT row_id FROM rows WHERE tenant = ? AND id IN", ids, tenant)]
+    """Give the row ids of those of a tenant's own ids that exist, in no particular order.
+
+    Raises:
+        DamagedFileError: the index of ids leads to another row.
+    """
+    return list(stored_ids(connection, tenant, ids).values())
 
 
 def stored_ids(connection: Connection, tenant: int, ids: Collection[str]) -> dict[str, int]:
-    """Give those of a tenant's own ids that exist, with their row ids."""
-    return dict(_select_in(connection, "SELECT id, row_id FROM rows WHERE tenant = ? AND id IN", list(ids), tenant))
+    """Give those of a tenant's own ids that exist, with their row ids, as :func:`row_ids_of`."""
+    heads = _select_in(connection, f"{SELECT_HEAD} WHERE tenant = ? AND id IN", list(ids), tenant)
+    return {head[2]: head[0] for head in heads if checked_metadata(head) is not None}
 
 
 def replaced_by(connection: Connection, tenant: int, row_ids: Sequence[int]) -> list[int]:
@@ -219,14 +242,46 @@ def after(connection: Connection, row_id: int, limit: int) -> list[tuple[int, Ro
 
 def row_ids_between(connection: Connection, first: int, stop: int) -> BitMap64:
     """Give the row ids from ``first`` that are below ``stop``."""
-    found = connection.execute("SELECT row_id FROM codes WHERE row_id >= ? AND row_id < ?", (first, stop))
-    return BitMap64([row_id for (row_id,) in found])
+    return bitmap(connection.execute("SELECT row_id FROM codes WHERE row_id >= ? AND row_id < ?", (first, stop)))
 
 
 def removed_since(connection: Connection, number: int) -> BitMap64:
     """Give the row ids that were deleted after the deletion of this number."""
-    found = connection.execute("SELECT row_id FROM removals WHERE number > ?", (number,))
-    return BitMap64([row_id for (row_id,) in found])
+    return bitmap(connection.execute("SELECT row_id FROM removals WHERE number > ?", (number,)))
+
+
+def bitmap(found: Iterable[tuple[int]]) -> BitMap64:
+    """Give the row ids that a query finds.
+
+    Raises:
+        DamagedFileError: one of them is none.
+    """
+    try:
+        return BitMap64([row_id for (row_id,) in found])
+    except (TypeError, OverflowError) as error:
+        raise DamagedFileError(f"a row of the file has no number ({error}): restore it from a backup") from error
+
+
+def tenant_of(connection: Connection, number: int) -> StoredTenant:
+    """Read what the file says about a tenant.
+
+    Raises:
+        DamagedFileError: it is not what was stored.
+    """
+    return checked_tenant(connection.execute(f"{SELECT_TENANT} WHERE number = ?", (number,)).fetchone())
+
+
+def checked_tenant(stored: tuple[int, str, int, int] | None) -> StoredTenant:
+    """Compare a tenant with its checksum."""
+    if stored is None or checksums.of_parts(*stored[:-1]) != stored[-1]:
+        raise DamagedFileError("what the file says about a tenant is not what was stored: restore it from a backup")
+    return StoredTenant(*stored[:-1])
+
+
+def save_tenant(connection: Connection, tenant: StoredTenant) -> None:
+    """Write what there is to say about a tenant that has a number."""
+    sql = "UPDATE tenants SET row_count = ?, checksum = ? WHERE number = ?"
+    connection.execute(sql, (tenant.row_count, checksums.of_parts(*tenant), tenant.number))
 
 
 def codes_of(connection: Connection, row_ids: Sequence[int], code_size: int) -> tuple[RowIds, Codes]:
@@ -251,7 +306,7 @@ def codes_between(connection: Connection, first: int, last: int, code_size: int,
     """Read at most ``limit`` codes of the row ids ``first`` to ``last``, both included, in their order."""
     sql = "SELECT row_id, tenant, list, code FROM codes WHERE row_id BETWEEN ? AND ? ORDER BY row_id LIMIT ?"
     cursor = connection.execute(sql, (first, last, limit))
-    most = min(max(last + 1 - first, 0), limit, read_state(connection).row_count)
+    most = min(max(last + 1 - first, 0), limit, changed_state(connection).row_count)
     # Arrays of the whole size, so that what is read beside them is small, and its memory is used again for the next part.
     numbers, codes = np.empty((3, most), np.int64), np.empty((most, code_size), np.uint8)
     count = 0
@@ -261,6 +316,7 @@ def codes_between(connection: Connection, first: int, last: int, code_size: int,
             raise DamagedFileError("the file holds more codes than its state says: restore it from a backup")
         numbers[0, part], numbers[1, part], numbers[2, part], codes[part] = _stored_codes(found, code_size)
         count = part.stop
+    _check_ascending(numbers[0, :count])
     return StoredCodes(numbers[0, :count], numbers[1, :count], numbers[2, :count], codes[:count])
 
 
@@ -298,6 +354,30 @@ def decoded(stored: StoredRow) -> Row:
         ) from error
 
 
+def _count(connection: Connection, tenant: int, change: int) -> None:
+    """Keep count of the rows, and of those of each tenant."""
+    if not tenant:
+        connection.execute("UPDATE state SET row_count = row_count + ?", (change,))
+        return
+    counted = tenant_of(connection, tenant)
+    save_tenant(connection, counted._replace(row_count=counted.row_count + change))
+    connection.execute("UPDATE state SET row_count = row_count + ?, tenant_rows = tenant_rows + ?", (change, change))
+
+
+def checked_metadata(head: StoredHead) -> str:
+    """Give the metadata of a row as JSON, once it is known to be that of the row.
+
+    Raises:
+        DamagedFileError: it is not what was stored.
+    """
+    row_id, tenant, key, metadata, checksum = head
+    if not isinstance(checksum, int) or not checksums.is_head(row_id, tenant, key, metadata, checksum):
+        raise DamagedFileError(
+            f"row {row_id} of the file (id {key!r}) is not what was stored (its checksum differs): restore it from a backup"
+        )
+    return metadata
+
+
 def _row(stored: StoredRow) -> tuple[int, Row]:
     return stored[0], decoded(stored)
 
@@ -323,6 +403,12 @@ def _matrix(stored: Sequence[bytes], code_size: int) -> checksums.Stored:
             f"{len(stored)} stored codes have {len(joined)} bytes, wanted {len(stored) * size}: restore the file from a backup"
         )
     return np.frombuffer(joined, dtype=np.uint8).reshape(len(stored), size)
+
+
+def _check_ascending(row_ids: RowIds) -> None:
+    """A page of the file that is read twice in place of another has rows that are sound, but the wrong ones."""
+    if (np.diff(row_ids) <= 0).any():
+        raise DamagedFileError("the codes in the file are not in their order: restore the file from a backup")
 
 
 def _encoded(key: str, metadata: Mapping[str, Any]) -> str:

@@ -4,27 +4,31 @@
 names the last ones, so that a reader knows whether what it has kept belongs to this file.
 ``rows`` is what users gave; ``codes`` and ``fine`` are the two tiers of its vector; ``lists`` are the centroids of the
 inverted lists that codes lie in, where there are enough of them; ``lexical`` is FTS5 over ``rows``.
-``tenants`` numbers the tenants by name, 0 being the collection itself; ``shared`` says who sees rows of the collection
-besides. ``near_duplicates`` holds the bands of the texts, where a threshold is set. ``removals`` lets readers follow deletions
-without reading every row id again.
+``tenants`` numbers the tenants by name, 0 being the collection itself, and counts their rows; ``shared`` says who sees rows of
+the collection besides. ``near_duplicates`` holds the bands of the texts, where a threshold is set. ``removals`` lets readers
+follow deletions without reading every row id again.
 
-What is read from a row, a code, a codec, a setting, a tenant or a share is compared with its checksum (:mod:`.checksums`).
+What is read from a row, a code, a codec, a setting, a tenant, a share or the state is compared with its checksum
+(:mod:`.checksums`), and how many rows are found with how many the state says there are.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from rarebit.retrievers.collection.checksums import of_parts
 from rarebit.retrievers.near_duplicates import stored as near_duplicates
 
 APPLICATION_ID: Final = 0x52524231  # "RRB1", in the header of the file
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 
 REMOVALS_KEPT: Final = 10_000
 """Deletions that a reader can follow one by one; one that is further behind reads all codes again."""
 
 COMMITS_KEPT: Final = 1000
 """Commits that are known by name; what was kept of an older one is read again."""
+
+INITIAL_STATE: Final = (1, 1, 0, 1, 0, 0, 0, 0)
 
 TABLES: Final = f"""
 CREATE TABLE state (
@@ -35,9 +39,11 @@ CREATE TABLE state (
     next_row_id INTEGER NOT NULL,
     removals_forgotten INTEGER NOT NULL,
     sharing INTEGER NOT NULL,
-    tenant_count INTEGER NOT NULL
+    tenant_count INTEGER NOT NULL,
+    tenant_rows INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
 );
-INSERT INTO state VALUES (1, 1, 1, 0, 1, 0, 0, 0);
+INSERT INTO state VALUES (1, {", ".join(map(str, INITIAL_STATE))}, {of_parts(*INITIAL_STATE)});
 CREATE TABLE commits (version INTEGER PRIMARY KEY, name INTEGER NOT NULL);
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE codec (
@@ -45,11 +51,11 @@ CREATE TABLE codec (
     checksum INTEGER NOT NULL
 );
 CREATE TABLE tenants (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, checksum INTEGER
+    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, row_count INTEGER NOT NULL, checksum INTEGER NOT NULL
 );
 CREATE TABLE rows (
-    row_id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, id TEXT NOT NULL, metadata TEXT NOT NULL, text TEXT NOT NULL,
-    checksum INTEGER NOT NULL,
+    row_id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, id TEXT NOT NULL, metadata TEXT NOT NULL,
+    checksum INTEGER NOT NULL, text TEXT NOT NULL,
     UNIQUE (tenant, id)
 );
 CREATE TABLE lists (

@@ -160,6 +160,9 @@ def load(connection: Connection) -> Settings | None:
         }
         if not stored:
             return None
+        missing = {field.name for field in fields(Settings)}.difference(stored)
+        if missing:
+            raise KeyError(*missing)  # noqa: TRY301
         fingerprint = EmbeddingFingerprint(**stored.pop("fingerprint"))
         return Settings(**stored, fingerprint=fingerprint)
     except TypeError as error:

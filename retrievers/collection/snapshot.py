@@ -33,6 +33,8 @@ from rarebit.retrievers.collection.storage import Connection, State
 Ranking: TypeAlias = list[tuple[int, float]]
 """Row ids with their scores, best first."""
 
+StoredRows: TypeAlias = dict[int, rows.StoredRow]
+
 FEWEST_CANDIDATES = 100
 CANDIDATES_PER_HIT = 10
 """Candidates re-ranked for k hits unless another number was chosen by measuring: 10 k, at least 100. How much of the true top
@@ -95,7 +97,13 @@ class Snapshot:
         def find(after: int) -> BitMap64:
             return tenants.own_rows(self.connection, tenant, after)
 
-        return self._remembered(f"tenant {tenant}", find) & self.live
+        own = self._remembered(f"tenant {tenant}", find) & self.live
+        wanted = tenants.own_count(self.connection, self.state, tenant)
+        if len(own) != wanted:
+            raise DamagedFileError(
+                f"{len(own)} rows of a tenant were found in the file, wanted {wanted}: restore it from a backup"
+            )
+        return own
 
     @cached_property
     def shared(self) -> BitMap64:
@@ -157,7 +165,7 @@ class Snapshot:
     def after(self, row_id: int, limit: int) -> list[tuple[int, Row]]:
         """Read the visible rows that follow a row id, in the order of insertion."""
         if self.sees_everything:
-            return rows.after(self.connection, row_id, limit)
+            return self._after(row_id, limit)
         following = self.visible() - BitMap64(range(row_id + 1))
         return list(self._read(islice(following, limit)))
 
@@ -170,7 +178,7 @@ class Snapshot:
     def hits(self, rankings: Sequence[Ranking], *, include_vectors: bool = False) -> list[list[Hit]]:
         """Read the rows of several rankings, each row once; every hit has metadata of its own."""
         wanted = list(dict.fromkeys(row_id for found in rankings for row_id, _ in found))
-        stored = self._stored(wanted)
+        stored = self._owned(wanted)
         vectors = dict(zip(wanted, self.vectors(wanted), strict=True)) if include_vectors and wanted else {}
         return [[_hit(stored[row_id], score, vectors.get(row_id)) for row_id, score in found] for found in rankings]
 
@@ -196,10 +204,18 @@ class Snapshot:
 
     def _read(self, row_ids: Iterable[int]) -> Iterator[tuple[int, Row]]:
         for chunk in rows.chunks(row_ids, ROWS_AT_ONCE):
-            stored = self._stored(chunk)
+            stored = self._owned(chunk)
             yield from ((row_id, rows.decoded(stored[row_id])) for row_id in chunk)
 
-    def _stored(self, row_ids: Sequence[int]) -> dict[int, StoredRow]:
+    def _after(self, row_id: int, limit: int) -> list[tuple[int, Row]]:
+        """Read in the order of the file, and compare what is there with what must be there."""
+        found = rows.after(self.connection, row_id, limit)
+        expected = islice(self.live.iter_equal_or_larger(row_id + 1), limit)
+        if [number for number, _ in found] != list(expected):
+            raise DamagedFileError(f"rows after row {row_id} are missing from the file: restore it from a backup")
+        return found
+
+    def _owned(self, row_ids: Sequence[int]) -> StoredRows:
         """Read rows, and look once more whether the tenant may see them, whatever led to them."""
         stored = rows.by_row_ids(self.connection, row_ids)
         for row_id, tenant, *_ in stored.values():
@@ -215,6 +231,7 @@ class Snapshot:
             self.connection,
             self.state,
             self.known.columns,
+            self.live,
             live,
             live & self.visible() if after else self.visible(),
             self.owners,

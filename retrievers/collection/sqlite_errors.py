@@ -9,8 +9,12 @@ from typing import Any
 
 from rarebit import errors
 
-DAMAGES = ("no such table", "no such column", "Could not decode to UTF-8")
-"""How the messages begin of what SQLite and Python's module have no code for."""
+DAMAGES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
+"""What our statements, which are constant, meet where tables or indexes are not as we made them: of a flipped bit in the schema
+SQLite says as many different things as there are words."""
+
+NO_TEXT = "Could not decode to UTF-8"
+"""How the message begins of what Python's module has no code for."""
 
 
 @contextmanager
@@ -46,7 +50,7 @@ def _translation(error: sqlite3.Error, name: str, lock_timeout: float) -> errors
         return errors.ForeignFileError(
             f"{name} is no SQLite file and was left as it is, wanted a Rarebit collection: check the path"
         )
-    if code == sqlite3.SQLITE_CORRUPT or str(error).startswith(DAMAGES):
+    if code in DAMAGES or str(error).startswith(NO_TEXT):
         return errors.DamagedFileError(f"{name} is damaged ({error}): restore it from a backup")
     if code == sqlite3.SQLITE_FULL:
         return errors.StorageFullError(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from rarebit import errors
+from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.schema import APPLICATION_ID, FORMAT_VERSION, TABLES, lexical_table
 from rarebit.retrievers.collection.sqlite_errors import is_busy, translated
 
@@ -31,14 +32,14 @@ LOG_KEPT = 64 * 2**20
 
 MAPPED = 2**31 - 2**16
 """Bytes of the file that are read through the memory map of the operating system's cache, SQLite's own limit: no copy, and half
-the time for the fine vectors of a search."""
+the time for the fine vectors of a search. Not for writing: a file that someone cuts off under a map kills the process."""
 
 WAL_MARKS = slice(18, 20)
 """The bytes of a database's header that say WAL; SQLite asks to clear them before it takes a database into memory."""
 
 
 class State(NamedTuple):
-    """The one row of the ``state`` table."""
+    """The one row of the ``state`` table; ``tenant_rows`` are those of ``row_count`` that belong to tenants."""
 
     version: int
     generation: int
@@ -47,14 +48,33 @@ class State(NamedTuple):
     removals_forgotten: int
     sharing: int
     tenant_count: int
+    tenant_rows: int
 
 
 def read_state(connection: Connection) -> State:
-    """Read where the collection stands, as this transaction sees it."""
-    row = connection.execute(f"SELECT {', '.join(State._fields)} FROM state").fetchone()
+    """Read where the collection stands, as this transaction sees it before it writes."""
+    *fields, checksum = _stored_state(connection)
+    if checksums.of_parts(*fields) != checksum:
+        raise errors.DamagedFileError("the collection's state row is not what was stored: restore the file from a backup")
+    return State(*fields)
+
+
+def changed_state(connection: Connection) -> State:
+    """Read where the collection stands inside a transaction that has written to it: its checksum comes at the end."""
+    return State(*_stored_state(connection)[:-1])
+
+
+def save_state_checksum(connection: Connection) -> None:
+    """End a transaction that has written to the state."""
+    checksum = checksums.of_parts(*changed_state(connection))
+    connection.execute("UPDATE state SET checksum = ?", (checksum,))
+
+
+def _stored_state(connection: Connection) -> tuple[int, ...]:
+    row: tuple[int, ...] | None = connection.execute(f"SELECT {', '.join(State._fields)}, checksum FROM state").fetchone()
     if row is None:
         raise errors.DamagedFileError("the collection's state row is missing: restore the file from a backup")
-    return State(*row)
+    return row
 
 
 class Storage:
@@ -81,6 +101,7 @@ class Storage:
         self._idle: list[Connection] = []
         self._idle_lock = threading.Lock()
         self._left_to_parent: list[Connection] = []
+        self._in_place: dict[str, tuple[int, int]] = {}
         if must_exist and (self.path is None or not self.path.exists()):
             raise errors.CollectionNotFoundError(
                 f"no file at {path}, wanted an existing collection: check the path; only a writable open creates one"
@@ -88,7 +109,7 @@ class Storage:
         with self._translated():
             self._main: Connection | None = self._connect(create=not must_exist)
             try:
-                self._validate_or_create(self._main, tokenizer)
+                self._validate_or_create(self._main, tokenizer, must_exist=must_exist)
             except BaseException:
                 self._main.close()
                 raise
@@ -205,6 +226,7 @@ class Storage:
         self._idle_lock = threading.Lock()
         self._idle = []
         self._main = None
+        self._in_place = {}
 
     def __str__(self) -> str:
         """Name the file in messages."""
@@ -231,7 +253,9 @@ class Storage:
         self._check_open()
         with self._idle_lock:
             connection = self._idle.pop() if self._idle else None
-        connection = connection or self._connect(create=False)
+        if connection is None:
+            connection = self._connect(create=False)
+            connection.execute(f"PRAGMA mmap_size = {MAPPED}")
         try:
             yield connection
         finally:
@@ -264,6 +288,22 @@ class Storage:
     def _check_open(self) -> None:
         if self._closed:
             raise errors.ClosedError(f"{self} was closed: open it again")
+        if self.path is not None:
+            self._check_in_place(str(self.path))
+            if not self.read_only:
+                self._check_in_place(f"{self.path}-wal")
+
+    def _check_in_place(self, name: str) -> None:
+        """Raise StorageError if a file is another one than at first: SQLite goes on with what nobody else can find."""
+        found = _identity(name)
+        known = self._in_place.get(name)
+        if known is None and found is not None:
+            self._in_place[name] = found
+        elif known != found:
+            raise errors.StorageError(
+                f"{name} was {'removed' if found is None else 'replaced by another file'} while it was open, and what is "
+                "written now would be lost: put it back, or close the collection and open it again"
+            )
 
     def _connect(self, *, create: bool) -> Connection:
         if self.path is None:
@@ -287,9 +327,9 @@ class Storage:
         """Whether SQLite can follow a writer here: the log's index must exist or be creatable."""
         return Path(f"{self.path}-wal").exists() or os.access(Path(f"{self.path}").parent, os.W_OK)
 
-    def _validate_or_create(self, connection: Connection, tokenizer: str) -> None:
+    def _validate_or_create(self, connection: Connection, tokenizer: str, *, must_exist: bool) -> None:
         if _is_empty(connection):
-            if self.read_only:
+            if must_exist:
                 raise errors.ForeignFileError(f"{self.path} is empty, wanted a Rarebit collection: check the path")
             _create(connection, tokenizer)
         application, version = _header(connection)
@@ -323,7 +363,6 @@ def _configured(connection: Connection) -> Connection:
     connection.execute("PRAGMA synchronous = FULL")  # an acknowledged write also survives a power cut
     connection.execute("PRAGMA trusted_schema = OFF")  # a file from elsewhere runs no functions of its own
     connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT}")
-    connection.execute(f"PRAGMA mmap_size = {MAPPED}")
     return connection
 
 
@@ -353,6 +392,15 @@ def _header(connection: Connection) -> tuple[int, int]:
 def _is_empty(connection: Connection) -> bool:
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     return bool(tables == 0) and _header(connection) == (0, 0)
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    """Tell a file from every other one that there is at the same time; None where there is none."""
+    try:
+        status = os.stat(name)  # noqa: PTH116 -- for each call: half the time of Path.stat
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _sync(path: Path) -> None:

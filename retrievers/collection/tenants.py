@@ -17,7 +17,7 @@ from pyroaring import BitMap64
 
 from rarebit.errors import DamagedFileError, InputError
 from rarebit.retrievers.collection import checksums, rows
-from rarebit.retrievers.collection.storage import Connection, read_state
+from rarebit.retrievers.collection.storage import Connection, State, changed_state, read_state
 
 OWN: Final = 0
 """The collection itself, as the owner of rows."""
@@ -45,24 +45,37 @@ def checked_name(name: str) -> str:
 
 def number_of(connection: Connection, name: str) -> int | None:
     """Look up a tenant's number; None for one that has never had a row of its own or shared one."""
-    found = connection.execute("SELECT number, name, checksum FROM tenants WHERE name = ?", (name,)).fetchone()
-    return None if found is None else _checked(*found)[0]
+    found = connection.execute(f"{rows.SELECT_TENANT} WHERE name = ?", (name,)).fetchone()
+    return None if found is None else rows.checked_tenant(found).number
 
 
 def number_for(connection: Connection, name: str) -> int:
     """Look up a tenant's number, or give it one."""
     number = number_of(connection, name)
     if number is None:
-        number = connection.execute("INSERT INTO tenants (name) VALUES (?) RETURNING number", (name,)).fetchone()[0]
-        checksum = checksums.of_parts(number, name)
-        connection.execute("UPDATE tenants SET checksum = ? WHERE number = ?", (checksum, number))
+        sql = "INSERT INTO tenants (name, row_count, checksum) VALUES (?, 0, 0) RETURNING number"
+        number = int(connection.execute(sql, (name,)).fetchone()[0])
+        rows.save_tenant(connection, rows.StoredTenant(number, name, 0))
         connection.execute("UPDATE state SET tenant_count = tenant_count + 1")
     return number
 
 
 def names(connection: Connection) -> list[str]:
-    """Name every tenant that there is, in the order in which they came."""
-    return [_checked(*found)[1] for found in connection.execute("SELECT number, name, checksum FROM tenants ORDER BY number")]
+    """Name every tenant that there is, in the order in which they came.
+
+    Raises:
+        DamagedFileError: there are fewer or more than the state says, or one is not what was stored.
+    """
+    found = list(map(rows.checked_tenant, connection.execute(f"{rows.SELECT_TENANT} ORDER BY number")))
+    wanted = read_state(connection).tenant_count
+    if len(found) != wanted:
+        raise DamagedFileError(f"the file names {len(found)} tenants, wanted {wanted}: restore it from a backup")
+    return [tenant.name for tenant in found]
+
+
+def numbers(connection: Connection) -> list[int]:
+    """Number every tenant that there is."""
+    return [number for (number,) in connection.execute("SELECT number FROM tenants ORDER BY number")]
 
 
 def own_rows(connection: Connection, tenant: int, after: int = 0) -> BitMap64:
@@ -71,7 +84,12 @@ def own_rows(connection: Connection, tenant: int, after: int = 0) -> BitMap64:
         found = connection.execute("SELECT row_id FROM codes WHERE row_id > ? AND tenant = ?", (after, tenant))
     else:
         found = connection.execute("SELECT row_id FROM rows WHERE tenant = ?", (tenant,))
-    return BitMap64([row_id for (row_id,) in found])
+    return rows.bitmap(found)
+
+
+def own_count(connection: Connection, state: State, tenant: int) -> int:
+    """Give how many rows belong to a tenant, as the file counts them."""
+    return state.row_count - state.tenant_rows if tenant == OWN else rows.tenant_of(connection, tenant).row_count
 
 
 def shared_rows(connection: Connection, tenant: int | None, with_everyone: BitMap64) -> BitMap64:
@@ -120,7 +138,7 @@ def forget(connection: Connection, tenant: int) -> None:
 
 def forget_others(connection: Connection, tenant: int | None) -> None:
     """Remove the names of all tenants but one, and what was shared with them."""
-    for (number,) in connection.execute("SELECT number FROM tenants").fetchall():
+    for number in numbers(connection):
         if number != tenant:
             forget(connection, number)
 
@@ -165,10 +183,10 @@ def _replaced_by(connection: Connection, tenant: int, row_ids: Iterable[int]) ->
 
 def _replaced(connection: Connection, row_ids: BitMap64) -> dict[int, list[int]]:
     """Give, by tenant, those rows of the collection whose ids the tenant has given to rows of its own."""
-    state = read_state(connection)
+    state = changed_state(connection)
     found: dict[int, list[int]] = defaultdict(list)
     if len(row_ids) * state.tenant_count < state.row_count:
-        for (tenant,) in connection.execute("SELECT number FROM tenants").fetchall():
+        for tenant in numbers(connection):
             found[tenant] = _replaced_by(connection, tenant, row_ids)
         return found
     sql = """
@@ -196,9 +214,3 @@ def _checked_share(tenant: int, row_id: int, seen: int, checksum: int) -> tuple[
             f"what the file says about sharing row {row_id} is not what was stored: restore it from a backup"
         )
     return tenant, row_id, seen
-
-
-def _checked(number: int, name: str, checksum: int) -> tuple[int, str]:
-    if checksums.of_parts(number, name) != checksum:
-        raise DamagedFileError(f"the number of the tenant {name!r} is not what was stored: restore the file from a backup")
-    return number, name

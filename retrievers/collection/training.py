@@ -24,7 +24,7 @@ from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection.finest import FinestVectors
 from rarebit.retrievers.collection.rows import Encoded
 from rarebit.retrievers.collection.settings import Settings
-from rarebit.retrievers.collection.storage import Connection, read_state
+from rarebit.retrievers.collection.storage import Connection, changed_state
 
 Codecs: TypeAlias = tuple[SearchableCodec, FineTier | None]
 """The codec of the codes, and the fine tier where it is to be written."""
@@ -45,7 +45,7 @@ def is_due(connection: Connection, settings: Settings, codec: SearchableCodec) -
     wanted = settings.new_codec()
     if not wanted.training_minimum:
         return False
-    count = read_state(connection).row_count
+    count = changed_state(connection).row_count
     if isinstance(codec, Exact):
         return count >= (settings.training_minimum or wanted.training_minimum)
     grown = GROWTH * settings.trained_rows
@@ -91,7 +91,7 @@ def sampled_ids(connection: Connection, seed: int = 0) -> list[int]:
 def train(connection: Connection, settings: Settings, codec: SearchableCodec) -> tuple[Settings, SearchableCodec]:
     """Learn the code anew inside a write transaction, and encode every row in it."""
     source = FinestVectors(connection, settings, codec)
-    sample, row_count = source.of(sampled_ids(connection)), read_state(connection).row_count
+    sample, row_count = source.of(sampled_ids(connection)), changed_state(connection).row_count
     _check_unlike(sample, settings)
     chosen, trained = learned(sample, settings, row_count, kept_as=source.kept_as)
     codecs = trained, new_tier(source, chosen, trained)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rarebit import Collection
+from rarebit import Collection, Compare
 
 
 def vector_of(writer: str, turn: int) -> list[float]:
@@ -26,3 +26,25 @@ def write_in_turn(path: Path, pipe: Connection) -> None:
             if turn % 5 == 4:
                 collection.delete([f"parent {turn - 2}"])
             pipe.send((seen, nearest))
+
+
+def answer(path: Path, pipe: Connection) -> None:
+    """Tell what is seen at each question, through one collection that stays open; stop at None."""
+    with Collection.open(path, read_only=True) as collection:
+        while (about := pipe.recv()) is not None:
+            group, name = about
+            tenant = collection.tenant(name)
+            pipe.send(
+                {
+                    "rows": sorted(row.id for row in collection),
+                    "found": sorted(hit.id for hit in collection.search([1.0] * 16, 1000)),
+                    "filtered": sorted(
+                        hit.id for hit in collection.search([1.0] * 16, 1000, filter=Compare("group", "eq", group))
+                    ),
+                    "count": collection.count(Compare("group", "eq", group)),
+                    "words": sorted(hit.id for hit in collection.search_lexical(f"group{group}", 1000)),
+                    "tenants": collection.tenants(),
+                    "tenant": sorted(hit.id for hit in tenant.search([1.0] * 16, 1000)),
+                    "tenant filtered": sorted(row.id for row in tenant.get(filter=Compare("group", "eq", group))),
+                }
+            )

@@ -129,7 +129,7 @@ def test_a_vanished_file_is_an_error_and_not_an_empty_collection(path: Path) -> 
     collection.add([[1.0, 2.0]])
     path.unlink()
     collection._engine.storage._idle.clear()
-    with pytest.raises(StorageError, match="exist"):
+    with pytest.raises(StorageError, match="removed"):
         collection.get(["a"])
     assert not path.exists()
 

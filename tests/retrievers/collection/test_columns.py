@@ -150,7 +150,7 @@ def test_a_write_adds_to_what_was_found_and_nothing_is_compared_again(monkeypatc
     asked = columns.Columns.where
 
     def noted(self: columns.Columns, *arguments: Any) -> Any:
-        after.append(arguments[-1])
+        after.append(arguments[3])
         return asked(self, *arguments)
 
     monkeypatch.setattr(columns.Columns, "where", noted)

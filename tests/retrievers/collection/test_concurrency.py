@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.other_process import vector_of, write_in_turn
+from support.other_process import answer, vector_of, write_in_turn
 
 from rarebit import Collection, Compare
 from rarebit.errors import LockedError
@@ -133,3 +135,99 @@ def test_a_thread_waits_its_turn_and_then_says_so() -> None:
     thread.join()
     collection.add([[2.0]])
     assert collection.count() == 2
+
+
+def test_a_reader_of_another_process_follows_filters_tenants_and_deletions(tmp_path: Path) -> None:
+    path, rng = tmp_path / "c.rarebit", random.Random(5)
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    groups: dict[str | None, dict[str, int]] = {None: {}, "ann": {}, "bob": {}}
+    shared: dict[str, set[str]] = {"ann": set(), "bob": set()}
+    with Collection.open(path, training_minimum=100) as collection:
+        child = context.Process(target=answer, args=(path, theirs))
+        child.start()
+        try:
+            for turn in range(24):
+                owner = rng.choice([None, "ann", "bob"])
+                handle, held = collection if owner is None else collection.tenant(owner), groups[owner]
+                keys = [f"{owner} {rng.randrange(60)}" for _ in range(12)]
+                given = {key: rng.randrange(3) for key in keys}
+                handle.add(
+                    [vector_of(key, turn) for key in given],
+                    texts=[f"group{group}" for group in given.values()],
+                    metadatas=[{"group": group} for group in given.values()],
+                    ids=list(given),
+                )
+                held.update(given)
+                if owner is None:
+                    for seen in shared.values():
+                        seen -= set(given)  # a replaced row is a new one, and is not shared
+                doomed = rng.sample(sorted(held), len(held) // 3)
+                handle.delete(doomed)
+                for key in doomed:
+                    del held[key]
+                    for seen in shared.values() if owner is None else ():
+                        seen.discard(key)
+                told = rng.choice(["ann", "bob"])
+                some = rng.sample(sorted(groups[None]), len(groups[None]) // 4)
+                collection.share(some, tenants=[told])
+                shared[told] |= set(some)
+                if turn == 15:
+                    collection.recompress(codec="sq8")
+                if turn == 20:
+                    collection.delete_tenant("ann")
+                    groups["ann"], shared["ann"] = {}, set()
+                group, name = rng.randrange(3), rng.choice(["ann", "bob"])
+                ours.send((group, name))
+                assert ours.poll(60), "the other process does not answer"
+                own, seen = groups[None], groups[name] | {key: groups[None][key] for key in shared[name]}
+                in_group = sorted(key for key, its in own.items() if its == group)
+                assert {**ours.recv(), "tenants": None} == {
+                    "rows": sorted(own),
+                    "found": sorted(own),
+                    "filtered": in_group,
+                    "count": len(in_group),
+                    "words": in_group,
+                    "tenants": None,
+                    "tenant": sorted(seen),
+                    "tenant filtered": sorted(key for key, its in seen.items() if its == group),
+                }
+        finally:
+            ours.send(None)
+            child.join(30)
+
+
+HOLDING = """
+import sqlite3, sys
+holder = sqlite3.connect(sys.argv[1], isolation_level=None)
+holder.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_every_kind_of_write_waits_for_another_process_and_then_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "c.rarebit"
+    with Collection.open(path, lock_timeout=0.05) as collection:
+        collection.add([[1.0, 2.0], [2.0, 1.0]], ids=["a", "b"])
+        with subprocess.Popen([sys.executable, "-c", HOLDING, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            for write in (
+                lambda: collection.add([[3.0, 4.0]]),
+                lambda: collection.delete(["a"]),
+                collection.delete_all,
+                collection.compact,
+                collection.recompress,
+                collection.share,
+                lambda: collection.delete_tenant("ann"),
+                lambda: collection.tenant("ann").add([[1.0, 1.0]]),
+            ):
+                with pytest.raises(LockedError, match=r"another process .* more than 0.05 s: .*lock_timeout"):
+                    write()
+            assert [row.id for row in collection] == ["a", "b"]  # readers do not wait
+            assert len(collection.search([1.0, 2.0])) == 2
+            collection.backup(tmp_path / "backup.rarebit")
+            holder.communicate(b"\n")
+        assert collection.delete(["a"]) == 1
+        assert collection.check() == []

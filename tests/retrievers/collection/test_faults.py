@@ -1,26 +1,27 @@
-"""Killed writers, full disks, damaged files, held locks: nothing acknowledged is lost, and errors are clear."""
+"""Full disks, damaged files, held locks: nothing acknowledged is lost, and errors are clear."""
 
 from __future__ import annotations
 
-import random
-import signal
+import os
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from support import writer
 from support.vectors import clustered
 
 from rarebit import Collection
-from rarebit.errors import CollectionError, DamagedFileError, FormatVersionError, LockedError, StorageFullError
+from rarebit.errors import (
+    CollectionError,
+    DamagedFileError,
+    ForeignFileError,
+    FormatVersionError,
+    LockedError,
+    ReadOnlyError,
+    StorageError,
+    StorageFullError,
+)
 from rarebit.retrievers.collection.checksums import of_parts
-
-KILLS = 50
 
 
 def assert_whole(path: Path) -> None:
@@ -38,52 +39,6 @@ def assert_whole(path: Path) -> None:
 
 def content(collection: Collection) -> dict[str, str]:
     return {row.id: row.text for row in collection}
-
-
-def expected(calls: int) -> dict[str, tuple[int, int]]:
-    model: dict[str, tuple[int, int]] = {}
-    for call in range(calls):
-        writer.apply(model, call)
-    return model
-
-
-def texts(model: dict[str, tuple[int, int]]) -> dict[str, str]:
-    return {key: f"{'replaced' if call % 4 == 3 else 'written'} by {call}" for key, (call, _) in model.items()}
-
-
-@pytest.mark.slow
-def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
-    rng = random.Random(2)
-    finished = 0
-    for kill in range(KILLS):
-        if kill % 2 == 0:
-            path, log = tmp_path / f"{kill}.rarebit", tmp_path / f"{kill}.log"
-            log.touch()
-            finished = 0
-        process = subprocess.Popen([sys.executable, writer.__file__, path, log, str(finished)])
-        acknowledged = finished
-        while acknowledged == finished:  # the imports take most of its life: wait for the first call
-            time.sleep(0.005)
-            assert process.poll() is None, "the writer stopped by itself"
-            acknowledged = len(log.read_text().splitlines())
-        time.sleep(rng.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        acknowledged = len(log.read_text().splitlines())
-        with Collection.open(path) as collection:
-            found = content(collection)
-            possible = [expected(acknowledged), expected(acknowledged + 1)]
-            models = [model for model in possible if texts(model) == found]
-            assert models, (
-                f"kill {kill} after {acknowledged} calls: {len(found)} rows, wanted {[len(model) for model in possible]}"
-            )
-            for key, (call, row) in rng.sample(sorted(models[0].items()), 10):
-                vector = writer.vectors_of(call)[row]
-                assert key in [hit.id for hit in collection.search(vector, 3)]
-            assert len(collection.search(np.ones(16), 10_000)) == len(found)
-            finished = acknowledged + possible.index(models[0])
-        log.write_text("".join(f"{call}\n" for call in range(finished)))
-        assert_whole(path)
 
 
 def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
@@ -186,3 +141,104 @@ def test_damaged_bytes_are_a_clear_error(tmp_path: Path, damage: Callable[[bytea
     path.write_bytes(damage(bytearray(path.read_bytes())))
     with pytest.raises(CollectionError, match=r"c\.rarebit|backup"):
         Collection.open(path).search(clustered(1)[0], 5)
+
+
+def filled(path: Path, name: str = "row") -> Collection:
+    collection = Collection.open(path)
+    collection.add(clustered(1200), texts=["text"] * 1200, ids=[f"{name} {number}" for number in range(1200)])
+    return collection
+
+
+@pytest.mark.parametrize("ending", ["", "-wal"])
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_a_file_that_is_gone_is_written_to_no_more(tmp_path: Path, ending: str, *, replaced: bool) -> None:
+    path = tmp_path / "c.rarebit"
+    collection = filled(path)
+    part = path.with_name(path.name + ending)
+    if replaced:
+        (tmp_path / "another").write_bytes(part.read_bytes())
+        (tmp_path / "another").replace(part)
+    else:
+        part.unlink()
+    for use in (
+        lambda: collection.add(clustered(1), ids=["lost"]),
+        lambda: collection.search(clustered(1)[0]),
+        collection.delete_all,
+        collection.compact,
+        lambda: collection.backup(tmp_path / "backup.rarebit"),
+    ):
+        with pytest.raises(StorageError, match=f"c.rarebit{ending} was re(moved|placed).*open it again"):
+            use()
+    collection.close()
+
+
+def test_another_collection_under_the_same_name_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "c.rarebit"
+    filled(tmp_path / "other.rarebit", "other").close()
+    with filled(path) as collection:
+        collection.search(clustered(1)[0])
+        (tmp_path / "other.rarebit").replace(path)
+        with pytest.raises(StorageError, match="replaced by another file"):
+            collection.search(clustered(1)[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("length", [0, 50, 4096, 10_000, 40_960])
+def test_a_file_that_is_cut_off_while_it_is_open_is_an_error(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "c.rarebit"
+    filled(path).close()
+    child = os.fork()  # what reads behind the end of a mapped file is killed
+    if not child:
+        collection = Collection.open(path)
+        collection.search(clustered(1)[0])
+        os.truncate(path, length)
+        refused = 0
+        for use in (collection.get, lambda: collection.search(clustered(1)[0]), lambda: list(collection)):
+            try:
+                use()
+            except CollectionError:
+                refused += 1
+        try:
+            collection.add(clustered(1))
+        except CollectionError:
+            refused += 1
+        os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) >= 3
+
+
+def test_an_empty_file_is_no_collection_that_exists(tmp_path: Path) -> None:
+    path = tmp_path / "c.rarebit"
+    path.touch()
+    for settings in ({"create": False}, {"read_only": True}):
+        with pytest.raises(ForeignFileError, match="is empty"):
+            Collection.open(path, **settings)  # type: ignore[arg-type]
+    assert path.stat().st_size == 0
+
+
+def test_a_folder_is_no_collection(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=str(tmp_path)):
+        Collection.open(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may do everything")
+def test_what_may_not_be_read_or_written_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "c.rarebit"
+    filled(path).close()
+    path.chmod(0o400)
+    with pytest.raises(ReadOnlyError, match="permissions"):
+        Collection.open(path).add(clustered(1))
+    path.chmod(0o000)
+    with pytest.raises(StorageError, match="permissions"):
+        Collection.open(path)
+    path.chmod(0o600)
+    folder.chmod(0o500)
+    try:
+        with pytest.raises(StorageError):
+            Collection.open(folder / "new.rarebit")
+        with Collection.open(path, read_only=True) as collection:
+            assert len(collection.search(clustered(1)[0])) == 10
+    finally:
+        folder.chmod(0o700)

@@ -286,7 +286,7 @@ class TestAlteredFiles:
         with Collection.open(path) as collection:
             collection.unshare()
         with self.altered(path, "UPDATE codes SET tenant = 2 WHERE tenant = 1") as collection:
-            with pytest.raises(DamagedFileError, match="must not see"):
+            with pytest.raises(DamagedFileError, match="not what was stored"):
                 collection.tenant("bob").search(np.ones(4), 20)
             assert [row.text for row in collection.tenant("bob")] == ["bob"] * 4
             assert any("another tenant" in problem for problem in collection.check())
