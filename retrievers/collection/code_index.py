@@ -25,7 +25,7 @@ import numpy as np
 from rarebit.arrays import Lists, Prepared, Queries, RowIdMatrix, ScoreMatrix
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.errors import DamagedFileError
-from rarebit.retrievers.collection import inverted_lists, rows
+from rarebit.retrievers.collection import inverted_lists, rows, stored_codes
 from rarebit.retrievers.collection.bitmaps import array_of
 from rarebit.retrievers.collection.index_cache import CachedCodes, IndexCache
 from rarebit.retrievers.collection.inverted_lists import InvertedLists
@@ -171,7 +171,7 @@ class CodeIndex:
         last = view.last_row_id
         removal = rows.latest_removal(connection)
         while True:
-            stored = rows.codes_between(connection, last + 1, state.next_row_id, view.codec.code_size, SEGMENT_ROWS)
+            stored = stored_codes.codes_between(connection, last + 1, state.next_row_id, view.codec.code_size, SEGMENT_ROWS)
             if not len(stored.row_ids):
                 break
             last = int(stored.row_ids[-1])
@@ -196,7 +196,7 @@ class CodeIndex:
     def _rebuilt(self, view: View, segments: Sequence[Segment], connection: Connection, *, is_first: bool) -> Segment:
         assert view.codec is not None  # noqa: S101
         first, last = segments[0].numbers.first, segments[-1].numbers.last
-        stored = rows.codes_between(connection, first, last, view.codec.code_size, SEGMENT_ROWS)
+        stored = stored_codes.codes_between(connection, first, last, view.codec.code_size, SEGMENT_ROWS)
         if is_first:
             self._cache.save(connection, view.state, CachedCodes(stored, last, view.last_removal))
         return Segment.build(view.codec, stored, view.list_count)

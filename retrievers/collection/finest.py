@@ -16,7 +16,7 @@ from rarebit.compressors.vectors import SearchableCodec, restore_codec
 from rarebit.compressors.vectors.exact import Exact
 from rarebit.compressors.vectors.fine_tier import FineTier
 from rarebit.errors import DamagedFileError, InputError
-from rarebit.retrievers.collection import checksums, rows
+from rarebit.retrievers.collection import checksums, stored_codes
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection
 
@@ -39,14 +39,14 @@ class FinestVectors:
             return np.empty((len(row_ids), 0), np.float32)
         if self.tier is None:
             return self.codec.decode(self._codes(row_ids))
-        fine = self._complete(row_ids, rows.fine_of(self.connection, row_ids, self.tier.code_size))
+        fine = self._complete(row_ids, stored_codes.fine_of(self.connection, row_ids, self.tier.code_size))
         codes = self._codes(row_ids) if self.tier.is_residual else None
         return self.tier.decode(fine, codes)
 
     def parts_of(self, row_ids: Sequence[int]) -> Vectors:
         """Decode what the fine tier alone keeps of rows: as :meth:`of`, without what the codes say."""
         assert self.tier is not None  # noqa: S101
-        return self.tier.part(self._complete(row_ids, rows.fine_of(self.connection, row_ids, self.tier.code_size)))
+        return self.tier.part(self._complete(row_ids, stored_codes.fine_of(self.connection, row_ids, self.tier.code_size)))
 
     @property
     def kept_as(self) -> str:
@@ -61,7 +61,7 @@ class FinestVectors:
 
     def _codes(self, row_ids: Sequence[int]) -> Codes:
         assert self.codec is not None  # noqa: S101
-        codes: Codes = self._complete(row_ids, rows.codes_of(self.connection, row_ids, self.codec.code_size))
+        codes: Codes = self._complete(row_ids, stored_codes.codes_of(self.connection, row_ids, self.codec.code_size))
         return codes
 
     @staticmethod

@@ -18,8 +18,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from rarebit.retrievers.collection.rows import StoredCodes
 from rarebit.retrievers.collection.storage import Connection, State
+from rarebit.retrievers.collection.stored_codes import StoredCodes
 
 FORMAT: Final = "rarebit-index-1"
 

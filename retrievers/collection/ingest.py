@@ -27,6 +27,7 @@ from rarebit.retrievers.collection.finest import FinestVectors, stored_codec
 from rarebit.retrievers.collection.inverted_lists import InvertedLists
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection, changed_state
+from rarebit.retrievers.collection.stored_codes import Encoded
 from rarebit.retrievers.near_duplicates import Intake
 from rarebit.retrievers.near_duplicates.stored import Bands
 
@@ -117,7 +118,7 @@ class Means:
     lists: InvertedLists | None
     unit: bool
 
-    def encoded(self, part: Part) -> rows.Encoded:
+    def encoded(self, part: Part) -> Encoded:
         """Encode a part; may run beside the writing of another."""
         vectors = normalized(part.vectors) if self.unit else part.vectors
         encoded = training.encoded(vectors, self.codecs)
@@ -172,7 +173,7 @@ class Writer:
                     return
                 written, means, codes, ahead = ahead, next_means, next_codes, next(parts, None)
 
-    def _write(self, part: Part, encoded: rows.Encoded) -> list[str]:
+    def _write(self, part: Part, encoded: Encoded) -> list[str]:
         stands = self._stand_ins(part)
         kept = [place for place, (row, key) in enumerate(zip(part.new, stands, strict=True)) if row.id == key]
         if len(kept) < len(stands):

@@ -18,10 +18,10 @@ import numpy.typing as npt
 from rarebit.arrays import Lists, Queries, RowIds, Vector, Vectors
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.errors import DamagedFileError
-from rarebit.retrievers.collection import checksums, rows
+from rarebit.retrievers.collection import checksums, stored_codes
 from rarebit.retrievers.collection.finest import FinestVectors
-from rarebit.retrievers.collection.rows import StoredCodes
 from rarebit.retrievers.collection.storage import Connection, State
+from rarebit.retrievers.collection.stored_codes import StoredCodes
 
 LISTS_FROM: Final = 262_144
 """Rows from which lists pay: below, a scan of all codes takes less time than the rest of a search."""
@@ -134,12 +134,12 @@ def learn(connection: Connection, state: State, source: FinestVectors, sampled: 
 def _put(connection: Connection, state: State, source: FinestVectors, lists: InvertedLists) -> StoredCodes:
     """Write every row's list beside its code; gives what is stored then."""
     assert source.codec is not None  # noqa: S101
-    stored = rows.codes_between(connection, 1, state.next_row_id, source.codec.code_size, state.row_count)
+    stored = stored_codes.codes_between(connection, 1, state.next_row_id, source.codec.code_size, state.row_count)
     numbers = np.empty(len(stored.row_ids), np.int64)
     for start in range(0, len(numbers), WRITTEN_AT_ONCE):
         part = slice(start, start + WRITTEN_AT_ONCE)
         numbers[part] = lists.assign(source.codec.decode(stored.codes[part]))  # near enough, and nothing more is read
-        rows.write_codes(connection, "codes", stored._replace(lists=numbers).at(part))
+        stored_codes.write_codes(connection, "codes", stored._replace(lists=numbers).at(part))
     return stored._replace(lists=numbers)
 
 

@@ -28,6 +28,7 @@ from rarebit.retrievers.collection.filters import (
     matches,
 )
 from rarebit.retrievers.collection.records import Row
+from rarebit.retrievers.collection.statements import chunks
 from rarebit.retrievers.collection.storage import Connection, State
 
 MOST_FILTERS = 64
@@ -94,7 +95,7 @@ class Matcher:
     def _tested_one_by_one(self, tree: Where) -> BitMap64:
         """Ask the function about the rows that the caller may know of, and no others."""
         found: list[int] = []
-        for chunk in rows.chunks(self.visible, 1024):
+        for chunk in chunks(self.visible, 1024):
             stored = rows.by_row_ids(self.connection, chunk)
             found.extend(row_id for row_id in chunk if _holds(tree, rows.decoded(stored[row_id])))
         return BitMap64(found)

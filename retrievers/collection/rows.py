@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from pyroaring import BitMap64
 
-from rarebit.arrays import Codes, FineCodes, RowIds
 from rarebit.errors import DamagedFileError, InputError, MetadataError
 from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.schema import COMMITS_KEPT, REMOVALS_KEPT
+from rarebit.retrievers.collection.statements import PARAMETERS, chunks, select_in
 from rarebit.retrievers.collection.storage import Connection, changed_state, save_state_checksum
+from rarebit.retrievers.collection.stored_codes import Encoded, StoredCodes, write_codes, write_fine
 from rarebit.retrievers.near_duplicates import NearDuplicateIndex
 from rarebit.retrievers.near_duplicates.stored import Bands, note
-
-T = TypeVar("T")
 
 StoredRow: TypeAlias = tuple[int, int, str, str, str, int]
 """Row id, tenant, id, metadata as JSON, text, checksum."""
@@ -31,41 +28,9 @@ StoredHead: TypeAlias = tuple[int, int, str, str, int]
 
 SELECT_ROW = "SELECT row_id, tenant, id, metadata, text, checksum FROM rows"
 SELECT_HEAD = "SELECT row_id, tenant, id, metadata, checksum FROM rows"
-READ_AT_ONCE = 8192
-"""Rows whose Python objects are there at one time while codes are read."""
 
 DEEPEST = 64
 """Levels of dictionaries and lists that metadata may have."""
-
-PARAMETERS = (8, 16, 32, 64, 128, 256, 512)
-"""Numbers of parameters that an IN list is padded to, so that few different statements are compiled and cached."""
-
-
-class StoredCodes(NamedTuple):
-    """Codes as the file has them: (n,) row ids, in order, tenants and inverted lists, and (n, code_size) codes."""
-
-    row_ids: RowIds
-    tenants: RowIds
-    lists: RowIds
-    codes: Codes
-
-    def at(self, places: slice | npt.NDArray[np.intp]) -> StoredCodes:
-        """Give those at some places."""
-        return StoredCodes(self.row_ids[places], self.tenants[places], self.lists[places], self.codes[places])
-
-
-class Encoded(NamedTuple):
-    """What is stored of n vectors: codes, fine codes where they are to be written, the inverted lists where there are any."""
-
-    codes: Codes
-    fine: FineCodes | None
-    lists: RowIds | None = None
-
-    def at(self, places: Sequence[int]) -> Encoded:
-        """Give what is stored of some of the vectors."""
-        chosen = np.asarray(places, dtype=np.intp)
-        fine = None if self.fine is None else self.fine[chosen]
-        return Encoded(self.codes[chosen], fine, None if self.lists is None else self.lists[chosen])
 
 
 SELECT_TENANT = "SELECT number, name, row_count, checksum FROM tenants"
@@ -121,29 +86,6 @@ def insert(connection: Connection, tenant: int, new: Sequence[NewRow], encoded: 
     connection.execute("INSERT INTO lexical (rowid, text) SELECT row_id, text FROM rows WHERE row_id >= ?", (first,))
     connection.execute("UPDATE state SET next_row_id = ?", (first + len(new),))
     _count(connection, tenant, len(new))
-
-
-def write_codes(connection: Connection, table: str, stored: StoredCodes) -> None:
-    """Write codes into ``codes`` or a table like it; what is there is replaced."""
-    *about, codes = stored
-    blobs = map(bytes, checksums.with_checksums(codes, *about))
-    columns = zip(*(column.tolist() for column in about), blobs, strict=True)
-    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?)", columns)
-
-
-def write_fine(connection: Connection, table: str, row_ids: RowIds, fine: FineCodes) -> None:
-    """Write fine codes into ``fine`` or a table like it; what is there is replaced."""
-    stored = map(bytes, checksums.with_checksums(fine, row_ids))
-    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", zip(row_ids.tolist(), stored, strict=True))
-
-
-def rewrite_codes(connection: Connection, table: str, row_ids: Sequence[int], codes: Codes) -> None:
-    """Write other codes of rows that have some already, into ``codes`` or a table like it."""
-    sql = "SELECT row_id, tenant, list FROM codes WHERE row_id IN"
-    kept = np.array(sorted(_select_in(connection, sql, row_ids)), dtype=np.int64).reshape(-1, 3)
-    here = np.isin(np.asarray(row_ids), kept[:, 0])  # a row may have been deleted meanwhile
-    numbers, tenants, lists = kept.T.copy()
-    write_codes(connection, table, StoredCodes(numbers, tenants, lists, codes[here]))
 
 
 def delete(connection: Connection, tenant: int, row_ids: Sequence[int], near: NearDuplicateIndex | None) -> int:
@@ -204,31 +146,31 @@ def row_ids_of(connection: Connection, tenant: int, ids: Sequence[str]) -> list[
 
 def stored_ids(connection: Connection, tenant: int, ids: Collection[str]) -> dict[str, int]:
     """Give those of a tenant's own ids that exist, with their row ids, as :func:`row_ids_of`."""
-    heads = _select_in(connection, f"{SELECT_HEAD} WHERE tenant = ? AND id IN", list(ids), tenant)
+    heads = select_in(connection, f"{SELECT_HEAD} WHERE tenant = ? AND id IN", list(ids), tenant)
     return {head[2]: head[0] for head in heads if checked_metadata(head) is not None}
 
 
 def replaced_by(connection: Connection, tenant: int, row_ids: Sequence[int]) -> list[int]:
     """Give those of the rows whose ids rows of a tenant have too."""
     sql = "SELECT ours.row_id FROM rows ours JOIN rows mine ON mine.tenant = ? AND mine.id = ours.id WHERE ours.row_id IN"
-    return [row_id for (row_id,) in _select_in(connection, sql, row_ids, tenant)]
+    return [row_id for (row_id,) in select_in(connection, sql, row_ids, tenant)]
 
 
 def shared_of(connection: Connection, ids: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
     """Give what is said about sharing rows of the collection: id, tenant, row id, seen, checksum."""
     sql = "SELECT id, shared.tenant, row_id, seen, shared.checksum FROM rows JOIN shared USING (row_id)"
-    return _select_in(connection, f"{sql} WHERE rows.tenant = 0 AND id IN", ids)
+    return select_in(connection, f"{sql} WHERE rows.tenant = 0 AND id IN", ids)
 
 
 def by_ids(connection: Connection, tenant: int, ids: Sequence[str]) -> dict[str, tuple[int, Row]]:
     """Read a tenant's own rows by their ids."""
-    found = _select_in(connection, f"{SELECT_ROW} WHERE tenant = ? AND id IN", ids, tenant)
+    found = select_in(connection, f"{SELECT_ROW} WHERE tenant = ? AND id IN", ids, tenant)
     return {row.id: (row_id, row) for row_id, row in map(_row, found)}
 
 
 def by_row_ids(connection: Connection, row_ids: Sequence[int]) -> dict[int, StoredRow]:
     """Read rows by their row ids; each is decoded where it is used, so that no two results share their metadata."""
-    found = _select_in(connection, f"{SELECT_ROW} WHERE row_id IN", row_ids)
+    found = select_in(connection, f"{SELECT_ROW} WHERE row_id IN", row_ids)
     if len(found) < len(set(row_ids)):
         raise DamagedFileError(f"{len(set(row_ids)) - len(found)} rows are missing from the file: restore it from a backup")
     return {stored[0]: stored for stored in found}
@@ -284,59 +226,6 @@ def save_tenant(connection: Connection, tenant: StoredTenant) -> None:
     connection.execute(sql, (tenant.row_count, checksums.of_parts(*tenant), tenant.number))
 
 
-def codes_of(connection: Connection, row_ids: Sequence[int], code_size: int) -> tuple[RowIds, Codes]:
-    """Read the codes of rows, ordered by row id; rows without one are left out.
-
-    Raises:
-        DamagedFileError: a code is not what was stored.
-    """
-    found = sorted(_select_in(connection, "SELECT row_id, tenant, list, code FROM codes WHERE row_id IN", row_ids))
-    stored = _stored_codes(found, code_size)
-    return stored.row_ids, stored.codes
-
-
-def fine_of(connection: Connection, row_ids: Sequence[int], code_size: int) -> tuple[RowIds, FineCodes]:
-    """Read the fine codes of rows as :func:`codes_of` does the codes."""
-    found = sorted(_select_in(connection, "SELECT row_id, code FROM fine WHERE row_id IN", row_ids))
-    numbers = np.fromiter((row_id for row_id, _ in found), dtype=np.int64, count=len(found))
-    return numbers, checksums.without_checksums(_matrix([code for _, code in found], code_size), "entries of fine", numbers)
-
-
-def codes_between(connection: Connection, first: int, last: int, code_size: int, limit: int) -> StoredCodes:
-    """Read at most ``limit`` codes of the row ids ``first`` to ``last``, both included, in their order."""
-    sql = "SELECT row_id, tenant, list, code FROM codes WHERE row_id BETWEEN ? AND ? ORDER BY row_id LIMIT ?"
-    cursor = connection.execute(sql, (first, last, limit))
-    most = min(max(last + 1 - first, 0), limit, changed_state(connection).row_count)
-    # Arrays of the whole size, so that what is read beside them is small, and its memory is used again for the next part.
-    numbers, codes = np.empty((3, most), np.int64), np.empty((most, code_size), np.uint8)
-    count = 0
-    while found := cursor.fetchmany(READ_AT_ONCE):
-        part = slice(count, count + len(found))
-        if part.stop > most:
-            raise DamagedFileError("the file holds more codes than its state says: restore it from a backup")
-        numbers[0, part], numbers[1, part], numbers[2, part], codes[part] = _stored_codes(found, code_size)
-        count = part.stop
-    _check_ascending(numbers[0, :count])
-    return StoredCodes(numbers[0, :count], numbers[1, :count], numbers[2, :count], codes[:count])
-
-
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut an iterable into lists of at most ``size``."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
-def _select_in(connection: Connection, select: str, values: Sequence[Any], *before: int) -> list[Any]:
-    """Run ``select ... IN (values)``, with every value a bound parameter, after those in the condition before it."""
-    found: list[Any] = []
-    for chunk in chunks(values, PARAMETERS[-1]):
-        size = next(size for size in PARAMETERS if size >= len(chunk))
-        padded = chunk + [chunk[-1]] * (size - len(chunk))
-        found += connection.execute(f"{select} ({','.join('?' * size)})", (*before, *padded)).fetchall()
-    return found
-
-
 def decoded(stored: StoredRow) -> Row:
     """Check and decode a stored row.
 
@@ -380,35 +269,6 @@ def checked_metadata(head: StoredHead) -> str:
 
 def _row(stored: StoredRow) -> tuple[int, Row]:
     return stored[0], decoded(stored)
-
-
-def _stored_codes(found: Sequence[tuple[int, int, int, bytes]], code_size: int) -> StoredCodes:
-    try:
-        about = np.array([stored[:3] for stored in found], dtype=np.int64).reshape(-1, 3).T.copy()
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DamagedFileError(f"a code of the file has no numbers ({error}): restore the file from a backup") from error
-    row_ids, tenants, lists = about
-    codes = checksums.without_checksums(_matrix([stored[3] for stored in found], code_size), "entries of codes", *about)
-    return StoredCodes(row_ids, tenants, lists, codes)
-
-
-def _matrix(stored: Sequence[bytes], code_size: int) -> checksums.Stored:
-    size = code_size + checksums.CHECKSUM_BYTES
-    try:
-        joined = b"".join(stored)
-    except TypeError as error:
-        raise DamagedFileError(f"a code in the file is none ({error}): restore the file from a backup") from error
-    if len(joined) != len(stored) * size:
-        raise DamagedFileError(
-            f"{len(stored)} stored codes have {len(joined)} bytes, wanted {len(stored) * size}: restore the file from a backup"
-        )
-    return np.frombuffer(joined, dtype=np.uint8).reshape(len(stored), size)
-
-
-def _check_ascending(row_ids: RowIds) -> None:
-    """A page of the file that is read twice in place of another has rows that are sound, but the wrong ones."""
-    if (np.diff(row_ids) <= 0).any():
-        raise DamagedFileError("the codes in the file are not in their order: restore the file from a backup")
 
 
 def _encoded(key: str, metadata: Mapping[str, Any]) -> str:

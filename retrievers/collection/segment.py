@@ -13,8 +13,8 @@ from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.scanning import NOWHERE, Scanner
 from rarebit.retrievers.collection.inverted_lists import SEGMENT_FROM
 from rarebit.retrievers.collection.row_numbers import Places, RowNumbers
-from rarebit.retrievers.collection.rows import StoredCodes
 from rarebit.retrievers.collection.selection import Selection
+from rarebit.retrievers.collection.stored_codes import StoredCodes
 
 LIST_ROWS = 256
 """Rows from which a tenant has an inverted list of its own. Smaller ones that are neighbours share one; their codes are scored

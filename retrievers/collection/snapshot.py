@@ -28,6 +28,7 @@ from rarebit.retrievers.collection.records import Hit, Row
 from rarebit.retrievers.collection.rows import StoredRow
 from rarebit.retrievers.collection.selection import EVERY_ROW, Selection
 from rarebit.retrievers.collection.settings import Settings
+from rarebit.retrievers.collection.statements import chunks
 from rarebit.retrievers.collection.storage import Connection, State
 
 Ranking: TypeAlias = list[tuple[int, float]]
@@ -203,7 +204,7 @@ class Snapshot:
         return FinestVectors(self.connection, self.settings, self.codec)
 
     def _read(self, row_ids: Iterable[int]) -> Iterator[tuple[int, Row]]:
-        for chunk in rows.chunks(row_ids, ROWS_AT_ONCE):
+        for chunk in chunks(row_ids, ROWS_AT_ONCE):
             stored = self._owned(chunk)
             yield from ((row_id, rows.decoded(stored[row_id])) for row_id in chunk)
 

@@ -19,12 +19,12 @@ from rarebit.compressors.vectors.choosing import choose
 from rarebit.compressors.vectors.exact import Exact
 from rarebit.compressors.vectors.fine_tier import FineTier
 from rarebit.errors import CodecError
-from rarebit.retrievers.collection import checksums, rows
+from rarebit.retrievers.collection import checksums, stored_codes
 from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection.finest import FinestVectors
-from rarebit.retrievers.collection.rows import Encoded
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.storage import Connection, changed_state
+from rarebit.retrievers.collection.stored_codes import Encoded
 
 Codecs: TypeAlias = tuple[SearchableCodec, FineTier | None]
 """The codec of the codes, and the fine tier where it is to be written."""
@@ -135,9 +135,9 @@ def encoded(vectors: Vectors, codecs: Codecs) -> Encoded:
 
 def write_codes(connection: Connection, tables: tuple[str, str], row_ids: list[int], codes: Encoded) -> None:
     """Write codes and fine codes into two tables; what is there under the row ids is replaced."""
-    rows.rewrite_codes(connection, tables[0], row_ids, codes.codes)
+    stored_codes.rewrite_codes(connection, tables[0], row_ids, codes.codes)
     if codes.fine is not None:
-        rows.write_fine(connection, tables[1], np.asarray(row_ids, dtype=np.int64), codes.fine)
+        stored_codes.write_fine(connection, tables[1], np.asarray(row_ids, dtype=np.int64), codes.fine)
 
 
 def take_over(connection: Connection, settings: Settings, codec: SearchableCodec) -> None:

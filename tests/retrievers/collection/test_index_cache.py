@@ -10,7 +10,7 @@ import pytest
 from support.vectors import clustered
 
 from rarebit import Collection, Compare
-from rarebit.retrievers.collection import index_cache, rows
+from rarebit.retrievers.collection import index_cache, stored_codes
 
 ROWS = 1500
 
@@ -47,14 +47,14 @@ def answers(path: Path, *, read_only: bool = True) -> list[list[tuple[str, float
 def codes_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the codes that are read row by row from now on."""
     counts: list[int] = []
-    read = rows.codes_between
+    read = stored_codes.codes_between
 
-    def counted(*arguments: object) -> rows.StoredCodes:
+    def counted(*arguments: object) -> stored_codes.StoredCodes:
         found = read(*arguments)  # type: ignore[arg-type]
         counts.append(len(found.codes))
         return found
 
-    monkeypatch.setattr(rows, "codes_between", counted)
+    monkeypatch.setattr(stored_codes, "codes_between", counted)
     return counts
 
 
