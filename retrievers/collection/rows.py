@@ -95,8 +95,10 @@ def delete(connection: Connection, tenant: int, row_ids: Sequence[int], near: Ne
         if near is not None:
             near.remove(connection, [(row_id, tenant, text) for row_id, text in texts])
         connection.executemany("INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)", texts)
-        for table in ("rows", "codes", "fine", "shared"):
+        for table in ("rows", "codes", "fine"):
             connection.executemany(f"DELETE FROM {table} WHERE row_id = ?", ((row_id,) for row_id in chunk))
+        if connection.executemany("DELETE FROM shared WHERE row_id = ?", ((row_id,) for row_id in chunk)).rowcount:
+            connection.execute("UPDATE state SET sharing = sharing + 1")
         connection.executemany("INSERT INTO removals (row_id) VALUES (?)", ((row_id,) for row_id in chunk))
     _count(connection, tenant, -len(row_ids))
     return len(row_ids)

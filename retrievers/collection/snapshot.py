@@ -116,7 +116,10 @@ class Snapshot:
         found = tenants.shared_with_everyone(self.connection) if known is None else known.found
         if known is None:
             self.known.matches.put(everyone, found, self.state)
-        return tenants.shared_rows(self.connection, self.tenant, found) & self.live  # some may be gone
+        shared = tenants.shared_rows(self.connection, self.tenant, found)
+        if not shared <= self.live:
+            raise DamagedFileError("rows that are shared with a tenant are missing from the file: restore it from a backup")
+        return shared
 
     @property
     def sees_everything(self) -> bool:
