@@ -368,7 +368,7 @@ def test_damage_is_named_and_space_comes_back(run: Run, run_json: RunJson, capsy
     with sqlite3.connect("docs.rarebit") as raw:
         raw.execute("UPDATE state SET row_count = 5")
     assert cli.main(["check"]) == 1
-    assert "there are 0 rows, wanted 5" in capsys.readouterr().out
+    assert "state row is not what was stored" in capsys.readouterr().out
 
 
 def write_arrays(count: int = 30) -> None:
