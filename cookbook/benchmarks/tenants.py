@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--collections", default="eltec-eng", help="names of collections, with commas between")
     parser.add_argument("--rows", type=int, default=200_000, help="passages to deal out")
     parser.add_argument("--tenants", type=int, default=10_000, help="to whom")
-    parser.add_argument("--queries", type=int, default=100, help="passages to ask with")
+    parser.add_argument("--queries", type=int, default=1000, help="passages to ask with")
     parser.add_argument("--quick", action="store_true", help="2,000 rows, 100 tenants and 20 queries")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="folder that keeps the embeddings")
