@@ -32,7 +32,7 @@ GROWTH: Final = 2
 SEGMENT_FROM: Final = 65_536
 """Rows from which a segment is laid out in lists; fewer are scanned as a whole."""
 
-KEPT: Final = 0.99
+KEPT: Final = 0.995
 """Share of the ten nearest, of those that a search of all lists finds, that the lists looked at have to hold on average."""
 
 CANDIDATES: Final = 100
