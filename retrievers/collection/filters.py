@@ -17,7 +17,6 @@ Meaning:
 from __future__ import annotations
 
 import json
-import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -280,11 +279,6 @@ def holds_element(value: Any, wanted: Any) -> bool:
     if isinstance(value, str):
         return isinstance(wanted, str) and wanted in value
     return isinstance(value, list) and wanted in value
-
-
-def is_finite_number(value: Any) -> bool:
-    """Whether a JSON value is a number that SQLite stores exactly: a float, or an integer of 64 bits."""
-    return (isinstance(value, float) and math.isfinite(value)) or (isinstance(value, int) and -(2**63) <= value < 2**63)
 
 
 def _filled(present: Sequence[Any]) -> bool:

@@ -13,7 +13,7 @@ class Selection:
     """Rows to search among.
 
     Args:
-        row_ids: the rows, ascending; None for all rows, or all of ``owner``.
+        row_ids: the rows, ascending; None for all rows, or all of one owner.
         owners: tenants to whom they all belong; None for any. Without row ids, one tenant.
     """
 

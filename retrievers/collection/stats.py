@@ -15,10 +15,10 @@ class Stats:
     """Sizes in bytes. ``memory`` is what the index keeps in the process, ``disk`` what the file holds.
 
     ``choice``: what the codec was chosen from and why, where it was chosen.
-    ``memory``: codes, as they are laid out for search; row_ids (with marks of deletion); bitmaps (rows of the last filters);
-    codec (learned arrays); database (the whole of it, for a collection in memory). SQLite's page cache, at most 2 MB a
-    connection, comes on top. Pages of the file that were read show in the process's resident size, since they are mapped; they
-    belong to the operating system's cache.
+    ``memory``: codes, as they are laid out for search; row_ids (with marks of deletion); filters (columns of the fields asked
+    for, and rows of the last filters); codec (learned arrays); database (the whole of it, for a collection in memory).
+    SQLite's page cache, at most 2 MB a connection, comes on top. Pages of the file that were read show in the process's
+    resident size, since they are mapped; they belong to the operating system's cache.
     ``disk``: codes, fine, text, metadata, ids are the content, near_duplicates the bands of the texts; file is the whole file
     with its indexes, lexical index and log; cache is the file beside it that opening reads codes from.
     """
