@@ -22,13 +22,13 @@ from typing import Any
 import faiss
 import numpy as np
 
-from rarebit.arrays import Lists, Prepared, Queries, RowIdMatrix, ScoreMatrix
+from rarebit.arrays import Prepared, Queries, RowIdMatrix, ScoreMatrix
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import inverted_lists, rows, stored_codes
 from rarebit.retrievers.collection.bitmaps import array_of
 from rarebit.retrievers.collection.index_cache import CachedCodes, IndexCache
-from rarebit.retrievers.collection.inverted_lists import InvertedLists
+from rarebit.retrievers.collection.inverted_lists import InvertedLists, NearLists
 from rarebit.retrievers.collection.segment import Segment
 from rarebit.retrievers.collection.selection import EVERY_ROW, Selection
 from rarebit.retrievers.collection.storage import Connection, State
@@ -76,8 +76,8 @@ class View:
 
     def scanned(self, queries: Queries, k: int, selection: Selection) -> int:
         """Count the codes that a search among a selection looks at, on average over the queries."""
-        nearest = self._nearest(queries, selection)
-        return sum(segment.scanned(k, selection, nearest) for segment in self.segments)
+        near = self._near(queries, selection)
+        return sum(segment.scanned(k, selection, near, len(queries)) for segment in self.segments)
 
     def search(
         self, queries: Queries, k: int, selection: Selection = EVERY_ROW, *, rough: bool = False
@@ -97,8 +97,8 @@ class View:
         if self.codec is not None and k > 0:
             prepared: Prepared = np.ascontiguousarray(self.codec.prepare_queries(queries))
             with _threads_for(len(queries)):
-                nearest = self._nearest(queries, selection)
-                parts = (segment.search(prepared, k, selection, nearest, rough=rough) for segment in self.segments)
+                near = self._near(queries, selection)
+                parts = (segment.search(prepared, k, selection, near, rough=rough) for segment in self.segments)
                 found = [part for part in parts if part is not None]
         if not found:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
@@ -109,9 +109,9 @@ class View:
         order = np.lexsort((row_ids, -scores), axis=1)[:, :k]
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(row_ids, order, axis=1)
 
-    def _nearest(self, queries: Queries, selection: Selection) -> Lists | None:
-        """Give the lists to look at for each query, where a search is among every row."""
-        return None if self.lists is None or selection is not EVERY_ROW else self.lists.nearest(queries)
+    def _near(self, queries: Queries, selection: Selection) -> NearLists | None:
+        """Put the lists in order, unless rows of one tenant are searched, whose codes lie together."""
+        return None if self.lists is None or selection.owners is not None else self.lists.near(queries)
 
 
 class CodeIndex:

@@ -24,7 +24,7 @@ from pyroaring import BitMap64
 from rarebit.arrays import RowIds
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import rows
-from rarebit.retrievers.collection.bitmaps import bitmap_of
+from rarebit.retrievers.collection.bitmaps import bitmap_of, bitmap_where
 from rarebit.retrievers.collection.filters import RANGES, Compare, values_at
 from rarebit.retrievers.collection.storage import Connection, State
 
@@ -91,14 +91,14 @@ class Column:
 
         Rows that were deleted may be among those found. Call with the lock held.
         """
-        found = bitmap_of(self._numbers.where(lambda numbers: _all_hold(_numbers_that_hold, compares, numbers), after))
+        found = self._numbers.bitmap_where(lambda numbers: _all_hold(_numbers_that_hold, compares, numbers), after)
         if len(self._codes):
             holds = np.logical_and.reduce([self._different_that_hold(compare) for compare in compares])
-            found |= bitmap_of(self._codes.where(lambda codes: holds[codes], after))
+            found |= self._codes.bitmap_where(lambda codes: holds[codes], after)
         if self._hashes is not None:
             found |= BitMap64.intersection(*(self._hashed_that_hold(connection, each, after, live) for each in compares))
         if len(self._elsewhere):
-            elsewhere = self._elsewhere.where(_every, after)
+            elsewhere = self._elsewhere.after(after)
             found |= BitMap64.intersection(*(self._read_again(connection, each, elsewhere, live) for each in compares))
         return found
 
@@ -173,8 +173,8 @@ class Column:
         if compare.op in {"eq", "in"}:
             # Of 64 bits with a key of the process's own: two strings of one hash are not to be expected in a lifetime.
             wanted = np.array([hash(value) for value in _wanted(compare) if isinstance(value, str)], dtype=np.int64)
-            return bitmap_of(self._hashes.where(lambda hashes: np.isin(hashes, wanted), after))
-        return self._read_again(connection, compare, self._hashes.where(_every, after), live)
+            return self._hashes.bitmap_where(lambda hashes: np.isin(hashes, wanted), after)
+        return self._read_again(connection, compare, self._hashes.after(after), live)
 
     def _read_again(self, connection: Connection, compare: Compare, row_ids: RowIds, live: BitMap64) -> BitMap64:
         """Compare what the rows themselves hold."""
@@ -271,11 +271,17 @@ class _Pairs(Generic[Number]):
         self._row_ids[self._count : after], self._values[self._count : after] = row_ids, values
         self._count = after
 
-    def where(self, holds: Any, after: int) -> RowIds:
+    def after(self, row_id: int) -> RowIds:
+        """Give the row ids beyond one."""
+        return self.row_ids[self._first_after(row_id) :]
+
+    def bitmap_where(self, holds: Callable[[npt.NDArray[Number]], Bools], after: int) -> BitMap64:
         """Give the row ids beyond ``after`` of the values for which a function of all of them is true."""
-        first = int(np.searchsorted(self.row_ids, after, side="right")) if after else 0
-        found: RowIds = self.row_ids[first:].take(np.flatnonzero(holds(self.values[first:])))
-        return found
+        first = self._first_after(after)
+        return bitmap_where(self.row_ids[first:], holds(self.values[first:]))
+
+    def _first_after(self, row_id: int) -> int:
+        return int(np.searchsorted(self.row_ids, row_id, side="right")) if row_id else 0
 
 
 def _enlarged(array: npt.NDArray[Any], room: int) -> npt.NDArray[Any]:
@@ -293,10 +299,6 @@ def _is_exact_number(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool) and -EXACT < value < EXACT
-
-
-def _every(values: npt.NDArray[Any]) -> Bools:
-    return np.ones(len(values), dtype=np.bool_)
 
 
 def _all_hold(hold: Callable[[Compare, Any], Bools], compares: Sequence[Compare], values: Any) -> Bools:

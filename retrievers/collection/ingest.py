@@ -9,9 +9,10 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -30,6 +31,7 @@ from rarebit.retrievers.collection.storage import Connection, changed_state
 from rarebit.retrievers.collection.stored_codes import Encoded
 from rarebit.retrievers.near_duplicates import Intake
 from rarebit.retrievers.near_duplicates.stored import Bands
+from rarebit.threads import one_blas_thread
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,16 @@ class Batch:
         """Dimension of the vectors."""
         return int(self.vectors.shape[1])
 
-    def parts(self, size: int) -> Iterator[Part]:
-        """Cut the batch, and check each part."""
+    def parts(self, size: int) -> list[Callable[[], Part]]:
+        """Cut the batch: functions that each check a part and give it."""
+        return [partial(self._part, slice(start, start + size)) for start in range(0, len(self.ids), size)]
+
+    def _part(self, part: slice) -> Part:
         near = self.settings.near_duplicate_index
-        for start in range(0, len(self.ids), size):
-            part = slice(start, start + size)
-            vectors = as_vectors(self.vectors[part], dim=self.settings.dim or self.dim, first=start)
-            triples = zip(self.ids[part], self.texts[part], self.metadatas[part], strict=True)
-            new = [rows.new_row(*triple) for triple in triples]
-            bands = None if near is None else near.bands([row.text for row in new])
-            yield Part(vectors, new, bands)
+        vectors = as_vectors(self.vectors[part], dim=self.settings.dim or self.dim, first=part.start)
+        triples = zip(self.ids[part], self.texts[part], self.metadatas[part], strict=True)
+        new = [rows.new_row(*triple) for triple in triples]
+        return Part(vectors, new, None if near is None else near.bands([row.text for row in new]))
 
 
 def without_vectors(texts: Sequence[str], ids: Sequence[str]) -> list[rows.NewRow]:
@@ -152,26 +154,35 @@ class Writer:
         self._lists = inverted_lists.load(self._connection, settings.dim)
         self._means = Means(self._codecs, self._lists, unit=settings.metric == "cosine")
 
-    def write(self, parts: Iterator[Part]) -> Iterator[list[str]]:
-        """Insert or replace rows part by part, and train where the minimum is reached; gives the ids that stand for them."""
-        written = next(parts, None)
-        ahead = None if written is None else next(parts, None)
-        if written is None:
-            return
-        if ahead is None:
-            yield self._write(written, self._means.encoded(written))
+    def write(self, parts: Sequence[Callable[[], Part]]) -> Iterator[list[str]]:
+        """Insert or replace rows part by part, and train where the minimum is reached; gives the ids that stand for them.
+
+        Args:
+            parts: functions that check a part and give it. A part is checked and encoded while the one before is written.
+        """
+        if len(parts) == 1:
+            yield self._write(*self._prepared(parts[0], self._means))
             return
         with ThreadPoolExecutor(1, thread_name_prefix="rarebit-encode") as pool:
-            means, codes = self._means, pool.submit(self._means.encoded, written)
-            while written is not None:
-                next_means = self._means
-                next_codes = None if ahead is None else pool.submit(next_means.encoded, ahead)
-                known = codes.result()
+            means = self._means
+            coming = pool.submit(self._prepared_aside, parts[0], means)
+            for after in [*parts[1:], None]:
+                part, codes = coming.result()
+                now, means = means, self._means
+                if after is not None:
+                    coming = pool.submit(self._prepared_aside, after, means)
                 # A training in between has given the collection other codes.
-                yield self._write(written, known if means is self._means else self._means.encoded(written))
-                if next_codes is None:
-                    return
-                written, means, codes, ahead = ahead, next_means, next_codes, next(parts, None)
+                yield self._write(part, codes if now is means else means.encoded(part))
+
+    @staticmethod
+    def _prepared(give: Callable[[], Part], means: Means) -> tuple[Part, Encoded]:
+        part = give()
+        return part, means.encoded(part)
+
+    @classmethod
+    def _prepared_aside(cls, give: Callable[[], Part], means: Means) -> tuple[Part, Encoded]:
+        with one_blas_thread():
+            return cls._prepared(give, means)
 
     def _write(self, part: Part, encoded: Encoded) -> list[str]:
         stands = self._stand_ins(part)

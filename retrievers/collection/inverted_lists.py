@@ -2,7 +2,8 @@
 
 The lists are learned from the rows themselves when there are enough of them, and again when there are twice as many: what
 came first decides nothing. How many of them a search looks at is tuned on held-out rows, to find as many of the nearest as a
-scan of everything would. A filter looks at all lists that hold a matching row.
+scan of everything would. A filter looks at all lists that hold a matching row, or at more of the nearest where
+that finds as much.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from rarebit.arrays import Lists, Queries, RowIds, Vector, Vectors
+from rarebit.arrays import Lists, ListSizes, Queries, RowIds, Vector, Vectors
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import checksums, stored_codes
@@ -34,6 +35,14 @@ SEGMENT_FROM: Final = 65_536
 
 KEPT: Final = 0.995
 """Share of the ten nearest, of those that a search of all lists finds, that the lists looked at have to hold on average."""
+
+MORE_FOR_MATCHES: Final = 2
+"""How much larger a share of the rows is looked at among those that match a filter."""
+
+MANY_MATCH: Final = 0.25
+EVENLY: Final = 1.25
+"""A filter is searched in the nearest lists where it keeps such a share of all rows, or in the lists that a search among all
+looks at about the share of the rows that it keeps elsewhere, up to this factor."""
 
 CANDIDATES: Final = 100
 
@@ -76,18 +85,43 @@ class InvertedLists:
         lists: RowIds = self._index.search(vectors, 1)[1][:, 0]
         return lists
 
-    def nearest(self, queries: Queries) -> Lists:
-        """Give the lists to look at for each query, in no particular order: (q, probes)."""
-        distances = self._half_squares - queries @ self.centroids.T
-        lists: Lists = np.argpartition(distances, self.probes - 1, axis=1)[:, : self.probes].astype(np.int64)
-        return lists
+    def near(self, queries: Queries) -> NearLists:
+        """Put the lists into the order of their distance from each query."""
+        return NearLists(np.argsort(self._half_squares - queries @ self.centroids.T, axis=1), self.probes)
 
-    def ranks_of(self, queries: Queries, lists: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+
+@dataclass(frozen=True)
+class NearLists:
+    """All lists for each query, the nearest first, (q, l), and how many of them a search among all rows looks at."""
+
+    order: Lists
+    probes: int
+
+    @property
+    def usual(self) -> Lists:
+        """The lists for a search among all rows."""
+        return np.ascontiguousarray(self.order[:, : self.probes])
+
+    def among_matches(self, counts: ListSizes, sizes: ListSizes, k: int) -> Lists | None:
+        """Give the lists for a search among rows that match a filter, of which each list holds so many; None where all count.
+
+        Where the filter has little to do with the query, or many rows match, the nearest of them lie in the nearest lists as
+        the nearest of all rows do. They need not where the query's own neighbourhood matches and little else, or all else.
+        """
+        matching = int(counts.sum())
+        usual = self.usual
+        density = counts[usual].sum(axis=1) / np.maximum(sizes[usual].sum(axis=1), 1) * sizes.sum() / max(matching, 1)
+        if matching < MANY_MATCH * sizes.sum() and (density.min() < 1 / EVENLY or density.max() > EVENLY):
+            return None
+        share = min(1.0, MORE_FOR_MATCHES * self.probes / len(counts))
+        enough = max(k, int(np.ceil(share * matching)))
+        counted = np.cumsum(counts[self.order], axis=1)
+        return np.ascontiguousarray(self.order[:, : int((counted < enough).sum(axis=1).max()) + 1])
+
+    def ranks_of(self, lists: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Give how many lists are nearer to each query than each of (q, m) lists."""
-        distances = self._half_squares - queries @ self.centroids.T
-        order = np.argsort(distances, axis=1)
-        ranks = np.empty_like(order)
-        np.put_along_axis(ranks, order, np.arange(self.count)[np.newaxis], axis=1)
+        ranks = np.empty_like(self.order)
+        np.put_along_axis(ranks, self.order, np.arange(self.order.shape[1])[np.newaxis], axis=1)
         return np.take_along_axis(ranks, lists, axis=1)
 
 
@@ -149,7 +183,7 @@ def _tuned(source: FinestVectors, lists: InvertedLists, queries: Queries, stored
     scanner = source.codec.scanner(stored.codes)
     found = scanner.search(source.codec.prepare_queries(queries), min(CANDIDATES, len(stored.codes)))[1]
     nearest = np.stack([_nearest(source, query, stored.row_ids, places) for query, places in zip(queries, found, strict=True)])
-    ranks = np.sort(lists.ranks_of(queries, stored.lists[nearest]).ravel())
+    ranks = np.sort(lists.near(queries).ranks_of(stored.lists[nearest]).ravel())
     return int(ranks[min(int(np.ceil(KEPT * len(ranks))), len(ranks) - 1)]) + 1
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rarebit.arrays import Lists, ListSizes, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.scanning import NOWHERE, Scanner
-from rarebit.retrievers.collection.inverted_lists import SEGMENT_FROM
+from rarebit.retrievers.collection.inverted_lists import SEGMENT_FROM, NearLists
 from rarebit.retrievers.collection.row_numbers import Places, RowNumbers
 from rarebit.retrievers.collection.selection import Selection
 from rarebit.retrievers.collection.stored_codes import StoredCodes
@@ -66,6 +66,23 @@ class Owners:
 
 
 @dataclass(frozen=True)
+class Look:
+    """Where a search looks in a segment, and how many living, selected rows there are.
+
+    Args:
+        available: how many rows may be found.
+        allowed: the places that may be found; None for all.
+        lists: the lists to scan for each query; None for all.
+        one_by_one: the only places to look at, without a scan.
+    """
+
+    available: int
+    allowed: Mask | None = None
+    lists: Lists | None = None
+    one_by_one: Places | None = None
+
+
+@dataclass(frozen=True)
 class Segment:
     """Rows and their codes. ``alive`` marks, by place, those that are not deleted; None while all live."""
 
@@ -116,21 +133,21 @@ class Segment:
         return replace(self, alive=alive)
 
     def search(
-        self, prepared: Prepared, k: int, selection: Selection, nearest: Lists | None, *, rough: bool
+        self, prepared: Prepared, k: int, selection: Selection, near: NearLists | None, *, rough: bool
     ) -> tuple[ScoreMatrix, RowIdMatrix] | None:
         """Find the k best of the living, selected rows by their codes; None when there are none.
 
-        ``nearest`` are the lists to look at for each query where every row is selected.
+        ``near`` are the inverted lists of the collection in the order in which each query should look at them.
         """
-        if selection.row_ids is None and selection.owners is None:
-            found = self._scanned(prepared, k, self.alive, self._enough(nearest, k), rough=rough)
-        elif selection.row_ids is None:
-            found = self._of_owner(prepared, k, selection, rough=rough)
-        else:
-            found = self._among(prepared, k, selection.row_ids, selection, rough=rough)
-        if found is None:
+        look = self._look(k, selection, near, len(prepared))
+        if not look.available:
             return None
-        scores, places = found
+        k = min(k, look.available)
+        if look.one_by_one is not None:
+            scores, places = self.scanner.among(prepared, k, look.one_by_one)
+        else:
+            scan = self.scanner.candidates if rough else self.scanner.search
+            scores, places = scan(prepared, k, look.allowed, look.lists)
         row_ids = self.numbers.at(places)
         row_ids[places < 0] = NOWHERE
         if self.numbers.order is None:
@@ -138,77 +155,68 @@ class Segment:
         order = np.lexsort((row_ids, -scores), axis=1)
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(row_ids, order, axis=1)
 
-    def scanned(self, k: int, selection: Selection, nearest: Lists | None) -> int:
-        """Count the codes that a search looks at."""
-        if selection.row_ids is not None and len(selection.row_ids) <= self.scanner.few:
-            return len(self.numbers.places_of(selection.row_ids))
-        if selection.row_ids is None and selection.owners is None:
-            lists = self._enough(nearest, k)
-            return len(self) if lists is None or self.list_sizes is None else int(self.list_sizes[lists].sum() / len(lists))
-        if selection.row_ids is None and selection.owners is not None:
-            start, stop = self.owners.places_of(selection.owners[0])
-            return stop - start
-        lists = self._lists_with(self.numbers.mask_of(selection.row_ids), selection, 1)  # type: ignore[arg-type]
+    def scanned(self, k: int, selection: Selection, near: NearLists | None, queries: int) -> int:
+        """Count the codes that a search looks at for a query, on average."""
+        look = self._look(k, selection, near, queries)
+        if look.one_by_one is not None:
+            return len(look.one_by_one)
+        if look.lists is None:
+            return len(self) if look.available else 0
         sizes = self.owners.sizes() if self.list_sizes is None else self.list_sizes
-        return len(self) if lists is None else int(sizes[lists].sum())
+        return int(sizes[look.lists].sum()) // queries
 
-    def _of_owner(
-        self, prepared: Prepared, k: int, selection: Selection, *, rough: bool
-    ) -> tuple[ScoreMatrix, RowIdMatrix] | None:
-        """Search among all rows of one tenant: in its list, or one by one."""
-        assert selection.owners is not None  # noqa: S101
-        start, stop = self.owners.places_of(selection.owners[0])
-        if stop - start == len(self):
-            return self._scanned(prepared, k, self.alive, None, rough=rough)
-        if stop - start < LIST_ROWS or self.scanner.list_count == 1:
-            return self._one_by_one(prepared, k, np.arange(start, stop))
-        lists = np.tile(self.owners.lists_of(selection.owners), (len(prepared), 1))
-        return self._scanned(prepared, k, self.alive, lists, rough=rough, available=stop - start)
-
-    def _among(
-        self, prepared: Prepared, k: int, row_ids: RowIds, selection: Selection, *, rough: bool
-    ) -> tuple[ScoreMatrix, RowIdMatrix] | None:
-        if len(row_ids) <= self.scanner.few:
-            return self._one_by_one(prepared, k, self.numbers.places_of(row_ids))
-        mask = self.numbers.mask_of(row_ids)
+    def _look(self, k: int, selection: Selection, near: NearLists | None, queries: int) -> Look:
+        """Choose where to look, by what is selected."""
+        if selection.row_ids is None:
+            owned = (0, len(self)) if selection.owners is None else self.owners.places_of(selection.owners[0])
+            if owned == (0, len(self)):
+                return Look(self.count, self.alive, self._nearest(k, near))
+            return self._at_owner(*owned, selection, queries)
+        if len(selection.row_ids) <= self.scanner.few:
+            return self._at(self.numbers.places_of(selection.row_ids))
+        mask = self.numbers.mask_of(selection.row_ids)
         mask = mask if self.alive is None else mask & self.alive
-        return self._scanned(prepared, k, mask, self._lists_with(mask, selection, len(prepared)), rough=rough)
+        available = int(np.count_nonzero(mask))
+        return Look(available, mask, self._lists_with(mask, min(k, available), selection, near, queries))
 
-    def _one_by_one(self, prepared: Prepared, k: int, places: Places) -> tuple[ScoreMatrix, RowIdMatrix] | None:
+    def _at_owner(self, start: int, stop: int, selection: Selection, queries: int) -> Look:
+        """Look at all rows of one tenant: in its list, or one by one."""
+        assert selection.owners is not None  # noqa: S101
+        if stop - start < LIST_ROWS or self.scanner.list_count == 1:
+            return self._at(np.arange(start, stop))
+        available = stop - start if self.alive is None else int(np.count_nonzero(self.alive[start:stop]))
+        return Look(available, self.alive, np.tile(self.owners.lists_of(selection.owners), (queries, 1)))
+
+    def _at(self, places: Places) -> Look:
         places = np.sort(places if self.alive is None else places[self.alive[places]])
-        return self.scanner.among(prepared, min(k, len(places)), places) if len(places) else None
+        return Look(len(places), one_by_one=places)
 
-    def _scanned(
-        self,
-        prepared: Prepared,
-        k: int,
-        allowed: Mask | None,
-        lists: Lists | None,
-        *,
-        rough: bool,
-        available: int | None = None,
-    ) -> tuple[ScoreMatrix, RowIdMatrix] | None:
-        if available is None:
-            available = len(self) if allowed is None else int(np.count_nonzero(allowed))
-        if not available or (lists is not None and not lists.shape[1]):
-            return None
-        scan = self.scanner.candidates if rough else self.scanner.search
-        return scan(prepared, min(k, available), allowed, lists)
-
-    def _enough(self, nearest: Lists | None, k: int) -> Lists | None:
+    def _nearest(self, k: int, near: NearLists | None) -> Lists | None:
         """Give the nearest lists if enough living rows are sure to be in them; None for all lists."""
-        if nearest is None or self.list_sizes is None:
+        if near is None or self.list_sizes is None:
             return None
-        least = int(self.list_sizes[nearest].sum(axis=1).min()) - (len(self) - self.count)
-        return nearest if least >= k else None
+        least = int(self.list_sizes[near.usual].sum(axis=1).min()) - (len(self) - self.count)
+        return near.usual if least >= k else None
 
-    def _lists_with(self, mask: Mask, selection: Selection, queries: int) -> Lists | None:
-        """Give the lists that hold marked rows; None for all."""
+    def _lists_with(self, mask: Mask, k: int, selection: Selection, near: NearLists | None, queries: int) -> Lists | None:
+        """Give the lists that hold marked rows, or those of them that are near enough where that can be said; None for all."""
         if self.list_sizes is not None:
-            marked = np.searchsorted(np.cumsum(self.list_sizes), np.flatnonzero(mask), side="right")
-            with_some = np.flatnonzero(np.bincount(marked, minlength=len(self.list_sizes)))
+            counts = self._counted(mask)
+            lists = None if near is None else near.among_matches(counts, self.list_sizes, k)
+            if lists is not None:
+                return lists
+            with_some = np.flatnonzero(counts)
         elif self.scanner.list_count > 1 and selection.owners is not None:
             with_some = self.owners.lists_of(selection.owners)
         else:
             return None
         return np.tile(with_some, (queries, 1))
+
+    def _counted(self, mask: Mask) -> ListSizes:
+        """Count the marked rows of each list."""
+        assert self.list_sizes is not None  # noqa: S101
+        counts = np.zeros(len(self.list_sizes), np.int64)
+        filled = np.flatnonzero(self.list_sizes)
+        starts = np.cumsum(self.list_sizes)[filled] - self.list_sizes[filled]
+        counts[filled] = np.add.reduceat(mask.view(np.uint8), starts, dtype=np.int64)
+        return counts

@@ -26,7 +26,7 @@ Scores: TypeAlias = Float32[npt.NDArray[np.float32], "n"]
 ScoreMatrix: TypeAlias = Float32[npt.NDArray[np.float32], "q k"]
 RowIds: TypeAlias = Int64[npt.NDArray[np.int64], "n"]
 RowIdMatrix: TypeAlias = Int64[npt.NDArray[np.int64], "q k"]
-Lists: TypeAlias = Int64[npt.NDArray[np.int64], "q lists"]
+Lists: TypeAlias = Int64[npt.NDArray[np.int64], "q looks"]
 """For each query, the numbers of the inverted lists to look in."""
 ListSizes: TypeAlias = Int64[npt.NDArray[np.int64], "lists"]
 Mask: TypeAlias = Bool[npt.NDArray[np.bool_], "rows"]
