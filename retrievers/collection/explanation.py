@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from rarebit.retrievers.collection.records import Hit
 from rarebit.retrievers.collection.selection import Selection
@@ -69,6 +69,9 @@ class Steps:
     def explained(self, hits: Sequence[Hit]) -> Explanation:
         """Put what was noted together."""
         return Explanation(hits, **self._told, seconds=self._seconds)
+
+
+EXACT_PLAN: Final = "every vector of the tenant"
 
 
 def plan_of(selection: Selection, visible: int, matching: int, scanned: int) -> str:

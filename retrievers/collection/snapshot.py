@@ -19,7 +19,7 @@ from rarebit.retrievers.collection import lexical, ranking, rows, tenants
 from rarebit.retrievers.collection.bitmaps import array_of
 from rarebit.retrievers.collection.code_index import View
 from rarebit.retrievers.collection.columns import Columns
-from rarebit.retrievers.collection.explanation import Steps, plan_of
+from rarebit.retrievers.collection.explanation import EXACT_PLAN, Steps, plan_of
 from rarebit.retrievers.collection.filters import Filter
 from rarebit.retrievers.collection.finest import FinestVectors
 from rarebit.retrievers.collection.live_rows import LiveRows
@@ -30,6 +30,7 @@ from rarebit.retrievers.collection.selection import EVERY_ROW, Selection
 from rarebit.retrievers.collection.settings import Settings
 from rarebit.retrievers.collection.statements import chunks
 from rarebit.retrievers.collection.storage import Connection, State
+from rarebit.retrievers.collection.tenant_vectors import Decoded, TenantVectors
 
 Ranking: TypeAlias = list[tuple[int, float]]
 """Row ids with their scores, best first."""
@@ -51,22 +52,23 @@ QUERIES_AT_ONCE = 64
 
 
 class Known:
-    """What a collection keeps in memory to answer filters: the living rows, columns of metadata, rows of the last filters."""
+    """What a collection keeps in memory beside codes, to answer filters and the small tenants that are being asked."""
 
     def __init__(self) -> None:
         """Know nothing yet."""
         self.live = LiveRows()
         self.columns = Columns()
         self.matches = RememberedMatches()
+        self.tenant_vectors = TenantVectors()
 
     @property
     def nbytes(self) -> int:
         """Bytes of it all."""
-        return self.columns.nbytes + self.matches.nbytes
+        return self.columns.nbytes + self.matches.nbytes + self.tenant_vectors.nbytes
 
     def drop(self) -> None:
         """Forget it all, and take new locks."""
-        for part in (self.live, self.columns, self.matches):
+        for part in (self.live, self.columns, self.matches, self.tenant_vectors):
             part.drop()
 
 
@@ -271,6 +273,10 @@ class SearchableSnapshot(Snapshot):
         adds = tier is not None and tier.adds_to_scores
         wanted = candidates or self._candidates_for(k)
         fetched = min(max(k, wanted) if tier and k else k, self.state.row_count)
+        if tree is None and tier is not None:
+            decoded = self._decoded()
+            if decoded is not None:
+                return self._exact(queries, k, decoded)
         with self.steps.timed("filter"):
             selection = self._selected(tree)
         if self.steps.wanted:
@@ -287,6 +293,23 @@ class SearchableSnapshot(Snapshot):
                     found += self._reranked(part, row_ids, k, scores if adds else None)
         self.steps.told(candidates=fetched if tier else 0)
         return found
+
+    def _decoded(self) -> Decoded | None:
+        """Give the vectors of a small tenant that was asked before."""
+        if self.tenant is None or self.sees_everything:
+            return None
+        with self.steps.timed("filter"):
+            return self.known.tenant_vectors.of(self.tenant, self.visible(), self.state, self.finest.of)
+
+    def _exact(self, queries: Queries, k: int, decoded: Decoded) -> list[Ranking]:
+        """Search among vectors in memory."""
+        count = len(decoded.row_ids)
+        self.steps.told(plan=EXACT_PLAN, rows=count, matches=count, scanned=count, candidates=0)
+        with self.steps.timed("scan"):
+            scores = np.stack([decoded.vectors @ query for query in queries])  # the same in any company
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            row_ids, best = decoded.row_ids[order], np.take_along_axis(scores, order, axis=1)
+        return self._as_estimated(best, row_ids)
 
     def _candidates_for(self, k: int) -> int:
         fewest = max(self.settings.candidates or FEWEST_CANDIDATES, CANDIDATES_PER_HIT * k)

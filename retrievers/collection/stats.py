@@ -16,7 +16,8 @@ class Stats:
 
     ``choice``: what the codec was chosen from and why, where it was chosen.
     ``memory``: codes, as they are laid out for search; row_ids (with marks of deletion); filters (columns of the fields asked
-    for, and rows of the last filters); codec (learned arrays); database (the whole of it, for a collection in memory).
+    for, rows of the last filters, vectors of the small tenants asked last); codec (learned arrays); database (the whole of it,
+    for a collection in memory).
     SQLite's page cache, at most 2 MB a connection, comes on top. Pages of the file that were read show in the process's
     resident size, since they are mapped; they belong to the operating system's cache.
     ``disk``: codes, fine, text, metadata, ids are the content, near_duplicates the bands of the texts; file is the whole file

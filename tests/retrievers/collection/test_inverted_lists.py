@@ -182,11 +182,11 @@ def test_they_follow_and_survive_opening_again_and_other_codes(tmp_path: Path) -
 
 def test_with_tenants_lists_are_theirs() -> None:
     collection, vectors = filled()
-    collection.tenant("t").add(vectors[:500], ids=[str(n) for n in range(500)])
+    collection.tenant("t").add(vectors[:1500], ids=[str(n) for n in range(1500)])
     assert recall(collection, vectors) > 0.97
     assert len(collection.tenant("t").search(QUERIES[0], 20)) == 20
     explained = collection.tenant("t").search(QUERIES[0], 10, explain=True)
-    assert (explained.plan, explained.scanned) == ("scan of the tenant's rows", 500)
+    assert (explained.plan, explained.scanned) == ("scan of the tenant's rows", 1500)
 
 
 @pytest.mark.parametrize("damage", ["UPDATE lists SET probes = 1", "UPDATE codes SET list = list + 1 WHERE row_id = 5"])
