@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import Lock
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,9 @@ MOST_DIFFERENT = 65_536
 
 MOST_COLUMNS = 32
 """Fields whose columns are kept, those used last."""
+
+SEVERAL: Final = object()
+"""Stands for the values of a dotted path that leads to more than one."""
 
 ROWS_AT_ONCE = 8192
 EXACT = 2**53
@@ -104,21 +107,37 @@ class Column:
 
     def _append(self, stored: Sequence[tuple[int, str]]) -> None:
         """Take in some rows and their metadata, as JSON."""
+        present = list(self._present(stored))
+        numbers = _exact_numbers([value for _, value in present])
+        if numbers is None:
+            self._append_any(present)
+        else:
+            self._numbers.extend_arrays(np.array([row_id for row_id, _ in present], dtype=np.int64), numbers)
+
+    def _present(self, stored: Sequence[tuple[int, str]]) -> Iterator[tuple[int, Any]]:
+        """Give the rows that have the field, and its value, or ``SEVERAL`` where a dotted path is ambiguous."""
+        for row_id, metadata in _decoded(stored):
+            if "." in self.field:
+                values = list(values_at(metadata, self.field))
+                if values:
+                    yield row_id, values[0] if len(values) == 1 else SEVERAL
+            elif self.field in metadata:
+                yield row_id, metadata[self.field]
+
+    def _append_any(self, present: Sequence[tuple[int, Any]]) -> None:
+        """Take in values of any kinds."""
         numbers: list[tuple[int, float]] = []
         codes: list[tuple[int, int]] = []
         hashes: list[tuple[int, int]] = []
         elsewhere: list[tuple[int, bool]] = []
-        for row_id, metadata in stored:
-            present = self._present(_decoded(metadata))
-            if not present:
-                continue
-            if len(present) > 1:
+        for row_id, value in present:
+            if value is SEVERAL:
                 elsewhere.append((row_id, True))
-            elif _is_exact_number(present[0]):
-                numbers.append((row_id, float(present[0])))
-            elif self._hashes is not None and isinstance(present[0], str):
-                hashes.append((row_id, hash(present[0])))
-            elif (code := self._code_of(present[0])) is None:
+            elif _is_exact_number(value):
+                numbers.append((row_id, float(value)))
+            elif self._hashes is not None and isinstance(value, str):
+                hashes.append((row_id, hash(value)))
+            elif (code := self._code_of(value)) is None:
                 elsewhere.append((row_id, True))
             else:
                 codes.append((row_id, code))
@@ -129,12 +148,6 @@ class Column:
             self._hashes.extend(hashes)
         elif len(self._different) > MOST_DIFFERENT:
             self._hash()
-
-    def _present(self, metadata: dict[str, Any]) -> list[Any]:
-        """Give what a row has under the field: one value, or several where a dotted path is ambiguous."""
-        if "." in self.field:
-            return list(values_at(metadata, self.field))
-        return [metadata[self.field]] if self.field in metadata else []
 
     def _code_of(self, value: Any) -> int | None:
         """Number a value among the different ones; None for one that is too long to keep."""
@@ -187,9 +200,8 @@ class Column:
             pairs = _checked(connection.execute(sql, (int(part[0]), int(part[-1]))).fetchall())
             _check_complete(pairs, int(part[0]), int(part[-1]), live)
             wanted = set(part.tolist())
-            for row_id, metadata in pairs:
-                if row_id in wanted and compare.holds(list(values_at(_decoded(metadata), self.field))):
-                    found.append(row_id)
+            asked = [pair for pair in pairs if pair[0] in wanted]
+            found += [row_id for row_id, metadata in _decoded(asked) if compare.holds(list(values_at(metadata, self.field)))]
         return BitMap64(found)
 
 
@@ -294,6 +306,17 @@ def _wanted(compare: Compare) -> Iterable[Any]:
     return compare.value if compare.op == "in" else (compare.value,)
 
 
+def _exact_numbers(values: Sequence[Any]) -> npt.NDArray[np.float64] | None:
+    """Give values as an array if every one is a number that a float holds; None where they have to be looked at one by one."""
+    if not set(map(type, values)) <= {int, float}:
+        return None
+    try:
+        numbers = np.array(values, dtype=np.float64)
+    except OverflowError:
+        return None
+    return numbers if bool((np.abs(numbers) < EXACT).all()) else None
+
+
 def _is_exact_number(value: Any) -> bool:
     """Whether a JSON value is a number that a float holds; booleans are kept as what they are, though they compare alike."""
     if isinstance(value, float):
@@ -352,11 +375,12 @@ def _check_complete(pairs: Sequence[tuple[int, str]], first: int, last: int, liv
         )
 
 
-def _decoded(stored: str) -> dict[str, Any]:
+def _decoded(stored: Sequence[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Give row ids and metadata, decoded as one list, which takes less time than one by one."""
     try:
-        decoded = json.loads(stored)
-        if not isinstance(decoded, dict):
-            raise TypeError(f"it is a {type(decoded).__name__}")  # noqa: TRY301
+        decoded = json.loads(f"[{','.join([metadata for _, metadata in stored])}]")
+        if len(decoded) != len(stored) or not set(map(type, decoded)) <= {dict}:
+            raise TypeError("some of it is none")  # noqa: TRY301
     except (ValueError, TypeError, RecursionError) as error:
         raise DamagedFileError(f"the metadata in the file is no JSON object ({error}): restore it from a backup") from error
-    return decoded
+    return zip([row_id for row_id, _ in stored], decoded, strict=True)

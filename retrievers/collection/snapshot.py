@@ -43,8 +43,9 @@ CANDIDATES_PER_HIT = 10
 10 is among them shows in the codec benchmark, as recall after re-ranking."""
 
 DENSE_FROM = 262_144
-"""Rows from which more candidates are taken, with the square root of their number: the more rows, the more of them a code
-cannot tell from the nearest. At a million mixed MiniLM vectors this finds a hundredth more of the first ten."""
+"""Rows from which more candidates are taken, with the cube root of their number: the more rows, the more of them a code cannot
+tell from the nearest. At a million mixed MiniLM vectors 156 instead of 100 find .979 of the first ten instead of .971, in a
+twentieth more time."""
 
 ROWS_AT_ONCE = 1024
 QUERIES_AT_ONCE = 64
@@ -313,7 +314,7 @@ class SearchableSnapshot(Snapshot):
 
     def _candidates_for(self, k: int) -> int:
         fewest = max(self.settings.candidates or FEWEST_CANDIDATES, CANDIDATES_PER_HIT * k)
-        return int(fewest * max(1.0, self.state.row_count / DENSE_FROM) ** 0.5)
+        return int(fewest * max(1.0, self.state.row_count / DENSE_FROM) ** (1 / 3))
 
     def _selected(self, tree: Filter | None) -> Selection:
         """Say which rows a search is among, in the form that is found fastest among the codes."""
