@@ -24,16 +24,17 @@ import numpy as np
 from rarebit.arrays import Vectors
 from rarebit.cookbook.benchmarks.figures import Figure, p95
 from rarebit.cookbook.benchmarks.figures import Subject as About
-from rarebit.cookbook.benchmarks.store_data import BLOCK, KINDS, SHARES, K, Prepared, Trial
+from rarebit.cookbook.benchmarks.store_data import BLOCK, BUCKET, KINDS, SHARES, TOPIC, K, Prepared, Trial, Where
 from rarebit.cookbook.benchmarks.store_gauges import Search, asked_by_two, bytes_in, memory, on_cores, timed
 from rarebit.cookbook.benchmarks.store_subjects import CannotError, Store, load_store
 
-FILL, OPEN, SEARCH, THREADS, FILTERS = "fill", "open", "search", "threads", "filters"
+FILL, OPEN, SEARCH, THREADS, FIRST, FILTERS = "fill", "open", "search", "threads", "first filter", "filters"
 METRICS: dict[str, tuple[str, ...]] = {
     FILL: ("add_per_s", "disk"),
     OPEN: ("open_s", "memory", "memory_total", "memory_peak"),
     SEARCH: (f"recall@{K}", "p50_ms", "p95_ms", "ratio_to_flat"),
     THREADS: ("qps_2_threads", "qps_ratio_to_flat"),
+    FIRST: ("first_filter_s",),
     FILTERS: (
         f"recall@{K}",
         "complete",
@@ -219,6 +220,7 @@ class Measurement:
         on_cores(None)
         self.attempt(THREADS, self.about, lambda: self.threads(ask, ask_flat))
         on_cores(1)
+        self.attempt(FIRST, self.about, self.first_filters)
         for kind in KINDS:
             for share in SHARES:
                 for mode in self.store_class.modes:
@@ -268,6 +270,14 @@ class Measurement:
             self.about.counted("qps_2_threads", per_second, asked),
             self.about.counted("qps_ratio_to_flat", per_second / of_flat, asked),
         ]
+
+    def first_filters(self) -> list[Row]:
+        """Filter by each field for the first time."""
+        seconds = []
+        for where in (Where(BUCKET, 0, 1), Where(TOPIC, 0, 1)):
+            self.store.tell(where)
+            seconds.append(timed(partial(self.store.search, self.queries[0], where, self.store_class.modes[0]))[1])
+        return [self.about.counted("first_filter_s", max(seconds), len(seconds))]
 
     def filters(self, about: About, trials: Sequence[Trial], mode: str, ask_flat: Search) -> list[Row]:
         """Use each filter for the first time with one query, and for the second time with another."""

@@ -7,10 +7,10 @@ from itertools import groupby
 
 from rarebit.cookbook.benchmarks.figures import Figure
 from rarebit.cookbook.benchmarks.store_data import KINDS, SHARES, K
-from rarebit.cookbook.benchmarks.store_process import FILL, METRICS, OPEN, SEARCH, THREADS, Row
+from rarebit.cookbook.benchmarks.store_process import FILL, FIRST, METRICS, OPEN, SEARCH, THREADS, Row
 from rarebit.cookbook.benchmarks.store_subjects import Subject
 
-COLUMNS = [metric for part in (OPEN, FILL, SEARCH, THREADS) for metric in METRICS[part]]
+COLUMNS = [metric for part in (OPEN, FILL, SEARCH, THREADS, FIRST) for metric in METRICS[part]]
 FILTER_TABLES = {
     f"recall@{K} with a filter": f"recall@{K}",
     "share of filtered queries that gave all they could": "complete",

@@ -17,6 +17,8 @@ with default settings and 4,096 rows a call, and opened and measured in a fresh 
     - ``qps_2_threads``, ``qps_ratio_to_flat``: two threads that ask as fast as they can, on every core.
     - ``recall@10``: share of the exact ten best that were found; ties within 1e-6 count.
 
+    - ``first_filter_s``: the first filter by a field that no filter was by before, the longer of two.
+
 Filters match exactly 50, 10, 1 or 0.1 % of the rows: ``random`` ones, ``correlated`` ones, whose rows are near the query, and
 ``anti-correlated`` ones, whose rows are far from it. Each is used twice in a process: ``cold`` is the first time, ``warm`` the
 second, with another query; ratios are to IndexFlatIP without a filter. ``recall@10`` is against exact search among the matching
