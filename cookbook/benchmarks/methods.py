@@ -117,11 +117,15 @@ def _faiss_method(name: str, setting: str, index: Any) -> Method:
 
 @dataclass(frozen=True)
 class Stored:
-    """A collection that was filled: its file, and the rows a second that it took."""
+    """A collection that was filled: its file, and the rows a second of all calls together, and of the median one."""
 
     path: Path
     rows_per_second: float
+    sustained: float
 
+
+CALL = 10_000
+"""Rows added in a call."""
 
 VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
     RAREBIT: ("default", {}),
@@ -139,8 +143,11 @@ def fill(folder: Path, data: Data) -> dict[str, Stored]:
     for name, (_, settings) in VARIANTS.items():
         path = folder / f"{name}.rarebit"
         with Collection.open(path, **settings) as collection:  # type: ignore[arg-type]
-            add = partial(collection.add, data.vectors, texts=texts, metadatas=data.metadatas, ids=ids)
-            files[name] = Stored(path, len(ids) / timed(add)[1])
+
+            def add(part: slice, collection: Collection = collection) -> None:
+                collection.add(data.vectors[part], texts=texts[part], metadatas=data.metadatas[part], ids=ids[part])
+
+            files[name] = _filled(path, add, len(ids))
     files[LLAMA_INDEX] = _fill_llama_index(folder / "llama-index.rarebit", data)
     return files
 
@@ -155,9 +162,17 @@ def _fill_llama_index(path: Path, data: Data) -> Stored:
         TextNode(id_=passage.id, text=passage.text, metadata=metadata, embedding=vector) for passage, metadata, vector in rows
     ]
     store = RarebitVectorStore(path)
-    seconds = timed(lambda: store.add(nodes))[1]
+    stored = _filled(path, lambda part: store.add(nodes[part]), len(nodes))
     store.client.close()
-    return Stored(path, len(nodes) / seconds)
+    return stored
+
+
+def _filled(path: Path, add: Callable[[slice], Any], rows: int) -> Stored:
+    """Add rows in calls of equal size, but for the last."""
+    parts = [slice(start, min(start + CALL, rows)) for start in range(0, rows, CALL)]
+    seconds = [timed(partial(add, part))[1] for part in parts]
+    per_second = [(part.stop - part.start) / taken for part, taken in zip(parts, seconds, strict=True)]
+    return Stored(path, rows / sum(seconds), float(np.median(per_second)))
 
 
 def rarebit_methods(files: dict[str, Stored], data: Data, stack: ExitStack) -> dict[Method, Collection]:
