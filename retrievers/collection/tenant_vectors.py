@@ -56,12 +56,12 @@ class TenantVectors:
         """Keep nothing yet."""
         self._lock = Lock()
         self._known: OrderedDict[int, _Entry] = OrderedDict()
+        self._size = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of the vectors that are kept."""
-        with self._lock:
-            return sum(entry.size for entry in self._known.values())
+        return self._size
 
     def of(self, tenant: int, visible: BitMap64, state: State, read: Callable[[list[int]], Vectors]) -> Decoded | None:
         """Give the vectors of all rows that a tenant sees; None for the first question, and where they are too many.
@@ -87,13 +87,14 @@ class TenantVectors:
 
     def _put(self, tenant: int, entry: _Entry) -> None:
         with self._lock:
+            before = self._known.pop(tenant, None)
             self._known[tenant] = entry
-            self._known.move_to_end(tenant)
-            size = sum(entry.size for entry in self._known.values())
-            while len(self._known) > MOST_ASKED or size > MOST_BYTES:
-                size -= self._known.popitem(last=False)[1].size
+            self._size += entry.size - (0 if before is None else before.size)
+            while len(self._known) > MOST_ASKED or self._size > MOST_BYTES:
+                self._size -= self._known.popitem(last=False)[1].size
 
     def drop(self) -> None:
         """Forget everything, and take a new lock: the old one may be held by a thread that a forked child does not have."""
         self._lock = Lock()
         self._known = OrderedDict()
+        self._size = 0
