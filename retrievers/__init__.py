@@ -1,1 +1,1 @@
-"""Finds things: the embedded collection, texts that are nearly the same, and the way in from other stores."""
+"""Finds things: the embedded collection, situated chunks, texts that are nearly the same, and the way in from other stores."""

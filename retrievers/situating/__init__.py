@@ -1,0 +1,10 @@
+"""Situated chunk embeddings: a chunk's vector says where the chunk stands (SitEmb, arXiv 2508.01959).
+
+:class:`SituatingHead` works over the vectors of any embedding model: it looks at the vectors of a document's chunks, in their
+order, and adds to each what its surroundings say about it.
+"""
+
+from rarebit.retrievers.situating.examples import Examples, RemovedSentence, removed_sentences, unlabelled
+from rarebit.retrievers.situating.head import SituatingHead, SituatingReport
+
+__all__ = ["Examples", "RemovedSentence", "SituatingHead", "SituatingReport", "removed_sentences", "unlabelled"]
