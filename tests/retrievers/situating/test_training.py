@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
 from rarebit.arrays import normalized
-from rarebit.errors import InputError, MissingExtraError
-from rarebit.retrievers.situating import Examples, RemovedSentence, SituatingHead, removed_sentences, unlabelled
-from rarebit.retrievers.situating.training import mean_reciprocal_rank
+from rarebit.errors import InputError
+from rarebit.retrievers.situating import Examples, RemovedSentence, SituatingHead, head, unlabelled
+
+torch = pytest.importorskip("torch", reason="training needs the extra models")
+from rarebit.retrievers.situating.training import Student, mean_reciprocal_rank  # noqa: E402
 
 DIM, CHUNKS = 32, 12
 
@@ -90,49 +90,34 @@ def test_it_learns_from_sentences_taken_out_of_their_chunks() -> None:
     assert rank(head, others) > rank(SituatingHead(DIM), others) + 0.1
 
 
-def test_lengths_of_vectors_survive_the_removal() -> None:
-    document = 3 * normalized(np.random.default_rng(0).standard_normal((4, DIM)).astype(np.float32))
-    examples = unlabelled([document], [RemovedSentence(0, 2, "", 0.9)], document[1:2])
-    assert examples.without is not None
-    assert np.linalg.norm(examples.without[0]) == pytest.approx(3, abs=1e-4)
+def random_head() -> SituatingHead:
+    """Make a head with random weights."""
+    new, rng = SituatingHead(DIM, heads=3, width=5), np.random.default_rng(0)
+    arrays = {name: rng.standard_normal(shape).astype(np.float32) * 0.5 for name, shape in new._shapes().items()}
+    return new.with_arrays(arrays)
 
 
-def test_sentences_are_drawn_from_chunks_that_can_spare_one() -> None:
-    first = "Alice sat by her sister on the bank. She was very tired of sitting there! Why did nobody call her in for tea?"
-    code = "fn executor(&mut self) { let observers = self.observers(); observers.pre_exec(state, input)?; run(input) }"
-    chinese = "她很早就醒来了、因为外面下着大雨、整个村子都在谈论那个奇怪的旅人。" * 3
-    documents = [[first, "One. Two."], [code], ["", "No end in sight"], [chinese]]
-    drawn = removed_sentences(documents, per_chunk=5)
-    assert {(sentence.document, sentence.chunk) for sentence in drawn} == {(0, 0), (1, 0), (3, 0)}
-    for sentence in drawn:
-        assert sentence.text in documents[sentence.document][sentence.chunk]
-        assert 30 <= len(sentence.text) <= 250
-        assert sentence.share == pytest.approx(len(sentence.text) / len(documents[sentence.document][sentence.chunk]))
-    assert removed_sentences(documents, seed=7) == removed_sentences(documents, seed=7)
-    assert len(removed_sentences(documents, per_chunk=1)) == 3
+def by_torch(own: SituatingHead, chunks: np.ndarray) -> np.ndarray:
+    """Situate a short document as training does, beside a longer one: what it is filled up with must not be looked at."""
+    student, count = Student(own), len(chunks)
+    longer = vectors(count + 3, np.random.default_rng(8))
+    side_by_side = torch.from_numpy(np.stack([np.concatenate([chunks, np.zeros((3, DIM), np.float32)]), longer]))
+    there = torch.arange(count + 3) < torch.tensor([[count], [count + 3]])
+    means = torch.from_numpy(np.stack([chunks.mean(axis=0), longer.mean(axis=0)]))
+    with torch.no_grad():
+        for name, weight in student.named_parameters():
+            weight.copy_(torch.from_numpy(own._arrays[name]))
+        situated: np.ndarray = student(side_by_side, means, there)[0, :count].numpy()
+    return situated
 
 
-@pytest.mark.unchecked
-def test_examples_that_cannot_be_are_named() -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 20, head.SPAN])
+def test_numpy_does_what_torch_trains(count: int) -> None:
+    own, chunks = random_head(), vectors(count, np.random.default_rng(0))
+    assert np.allclose(own.situate(chunks), by_torch(own, chunks), atol=1e-4)
+
+
+def test_too_few_documents_are_refused() -> None:
     document = np.ones((3, DIM), np.float32)
-    question = np.ones((1, DIM), np.float32)
-    with pytest.raises(InputError, match="chunk 3 of document 0"):
-        Examples([document], question, [(0, 3)])
-    with pytest.raises(InputError, match="document 1"):
-        Examples([document], question, [(1, 0)])
-    with pytest.raises(InputError, match="1 questions, 2 places"):
-        Examples([document], question, [(0, 0), (0, 1)])
-    with pytest.raises(InputError, match="dimension"):
-        Examples([document[:, :5]], question, [(0, 0)])
-    with pytest.raises(InputError, match="1 sentences and 2 vectors"):
-        unlabelled([document], [RemovedSentence(0, 0, "", 0.1)], np.ones((2, DIM), np.float32))
     with pytest.raises(InputError, match="questions about 2 documents, wanted 10"):
         SituatingHead.fit(Examples([document] * 2, np.ones((2, DIM), np.float32), [(0, 0), (1, 0)]))
-
-
-def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    monkeypatch.setattr("rarebit.extras.find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match="models"):
-        SituatingHead.fit(library(10))
