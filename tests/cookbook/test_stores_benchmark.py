@@ -42,7 +42,7 @@ from rarebit.cookbook.benchmarks.store_subjects import CannotError
 
 class Killed(Flat):
     def search(self, query, where=None, mode=""):
-        if where is not None and where.field == "topic":
+        if where is not None and where.field == "topic" and where.high > 1:  # not yet at the first filter of all
             os.kill(os.getpid(), signal.SIGKILL)
         return super().search(query, where, mode)
 
