@@ -31,9 +31,6 @@ OWNERS = (None, "ann", "bob")
 ALIVE = 1500
 """Numbered rows that there are at most, about."""
 
-LOCK_TIMEOUT = 120
-"""Seconds to wait for the other process: how long it takes to write is a matter of the machine's disk."""
-
 BATCH = 24
 K = 10
 SAMPLE_SECONDS = 0.1
@@ -102,7 +99,7 @@ def run(path: Path, *, writes: bool, seconds: float, numbers: Numbers, pipe: Any
 
 class Process:
     def __init__(self, path: Path, numbers: Numbers, seconds: float, rng: random.Random) -> None:
-        self.collection = Collection.open(path, lock_timeout=LOCK_TIMEOUT)
+        self.collection = Collection.open(path)
         self.numbers = numbers
         self.rng = rng
         self.report = Report()

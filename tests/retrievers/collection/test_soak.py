@@ -12,7 +12,7 @@ from support import soaking
 from rarebit import Collection
 
 SECONDS = float(os.environ.get("RAREBIT_SOAK_SECONDS", "10"))
-PATIENCE = 150
+PATIENCE = 60
 GROWTH = 8
 """MB that a process may grow between its second third and its last one."""
 
