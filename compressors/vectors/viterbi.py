@@ -56,7 +56,7 @@ class Trellis:
         ]
 
     def nearest(self, vectors: InAxes) -> Values:
-        """Find the values of the parts of each vector, in threads; exact up to the rounding of float32."""
+        """Find the values of the parts of each vector, of many in threads; exact up to the rounding of float32."""
         chunks = [vectors[start : start + CHUNK] for start in range(0, max(len(vectors), 1), CHUNK)]
         if len(vectors) < THREADS_FROM:
             return np.concatenate([self._nearest(chunk) for chunk in chunks])

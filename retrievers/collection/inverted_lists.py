@@ -2,8 +2,7 @@
 
 The lists are learned from the rows themselves when there are enough of them, and again when there are twice as many: what
 came first decides nothing. How many of them a search looks at is tuned on held-out rows, to find as many of the nearest as a
-scan of everything would. A filter looks at all lists that hold a matching row, or at more of the nearest where
-that finds as much.
+scan of everything would. A filter looks at all lists that hold a matching row.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from rarebit.arrays import Lists, ListSizes, Queries, RowIds, Vector, Vectors
+from rarebit.arrays import Lists, Queries, RowIds, Vector, Vectors
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import checksums, stored_codes
@@ -35,14 +34,6 @@ SEGMENT_FROM: Final = 65_536
 
 KEPT: Final = 0.995
 """Share of the ten nearest, of those that a search of all lists finds, that the lists looked at have to hold on average."""
-
-MORE_FOR_MATCHES: Final = 2
-"""How much larger a share of the rows is looked at among those that match a filter."""
-
-MANY_MATCH: Final = 0.25
-EVENLY: Final = 1.25
-"""A filter is searched in the nearest lists where it keeps such a share of all rows, or in the lists that a search among all
-looks at about the share of the rows that it keeps elsewhere, up to this factor."""
 
 CANDIDATES: Final = 100
 
@@ -101,22 +92,6 @@ class NearLists:
     def usual(self) -> Lists:
         """The lists for a search among all rows."""
         return np.ascontiguousarray(self.order[:, : self.probes])
-
-    def among_matches(self, counts: ListSizes, sizes: ListSizes, k: int) -> Lists | None:
-        """Give the lists for a search among rows that match a filter, of which each list holds so many; None where all count.
-
-        Where the filter has little to do with the query, or many rows match, the nearest of them lie in the nearest lists as
-        the nearest of all rows do. They need not where the query's own neighbourhood matches and little else, or all else.
-        """
-        matching = int(counts.sum())
-        usual = self.usual
-        density = counts[usual].sum(axis=1) / np.maximum(sizes[usual].sum(axis=1), 1) * sizes.sum() / max(matching, 1)
-        if matching < MANY_MATCH * sizes.sum() and (density.min() < 1 / EVENLY or density.max() > EVENLY):
-            return None
-        share = min(1.0, MORE_FOR_MATCHES * self.probes / len(counts))
-        enough = max(k, int(np.ceil(share * matching)))
-        counted = np.cumsum(counts[self.order], axis=1)
-        return np.ascontiguousarray(self.order[:, : int((counted < enough).sum(axis=1).max()) + 1])
 
     def ranks_of(self, lists: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Give how many lists are nearer to each query than each of (q, m) lists."""

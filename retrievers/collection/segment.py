@@ -177,7 +177,7 @@ class Segment:
         mask = self.numbers.mask_of(selection.row_ids)
         mask = mask if self.alive is None else mask & self.alive
         available = int(np.count_nonzero(mask))
-        return Look(available, mask, self._lists_with(mask, min(k, available), selection, near, queries))
+        return Look(available, mask, self._lists_with(mask, selection, queries))
 
     def _at_owner(self, start: int, stop: int, selection: Selection, queries: int) -> Look:
         """Look at all rows of one tenant: in its list, or one by one."""
@@ -198,25 +198,14 @@ class Segment:
         least = int(self.list_sizes[near.usual].sum(axis=1).min()) - (len(self) - self.count)
         return near.usual if least >= k else None
 
-    def _lists_with(self, mask: Mask, k: int, selection: Selection, near: NearLists | None, queries: int) -> Lists | None:
-        """Give the lists that hold marked rows, or those of them that are near enough where that can be said; None for all."""
+    def _lists_with(self, mask: Mask, selection: Selection, queries: int) -> Lists | None:
+        """Give the lists that hold marked rows; None for all."""
         if self.list_sizes is not None:
-            counts = self._counted(mask)
-            lists = None if near is None else near.among_matches(counts, self.list_sizes, k)
-            if lists is not None:
-                return lists
-            with_some = np.flatnonzero(counts)
+            filled = np.flatnonzero(self.list_sizes)
+            starts = np.cumsum(self.list_sizes)[filled] - self.list_sizes[filled]
+            with_some = filled[np.logical_or.reduceat(mask, starts)]
         elif self.scanner.list_count > 1 and selection.owners is not None:
             with_some = self.owners.lists_of(selection.owners)
         else:
             return None
         return np.tile(with_some, (queries, 1))
-
-    def _counted(self, mask: Mask) -> ListSizes:
-        """Count the marked rows of each list."""
-        assert self.list_sizes is not None  # noqa: S101
-        counts = np.zeros(len(self.list_sizes), np.int64)
-        filled = np.flatnonzero(self.list_sizes)
-        starts = np.cumsum(self.list_sizes)[filled] - self.list_sizes[filled]
-        counts[filled] = np.add.reduceat(mask.view(np.uint8), starts, dtype=np.int64)
-        return counts

@@ -96,7 +96,7 @@ def test_a_plan_names_what_it_scans(filled: tuple[Collection, Any]) -> None:
     collection, _ = filled
     for who, size in SIZES.items():
         explained = collection.tenant(who).search(np.ones(48), 3, explain=True)
-        assert explained.plan in {"scan of the tenant's rows", EXACT_PLAN}
+        assert explained.plan in {"scan of the tenant's rows", *([EXACT_PLAN] if tenant_vectors.MOST_ROWS else [])}
         assert explained.scanned <= size
         assert explained.rows == explained.matches == sum(place % 6 > 0 for place in range(size))
 

@@ -67,7 +67,7 @@ def test_what_is_written_is_seen(collection: Collection) -> None:
     assert "common 5" not in ids(collection)
 
 
-def test_what_another_process_would_write_is_seen(collection: Collection, tmp_path: Path) -> None:
+def test_what_is_written_through_another_handle_is_seen(collection: Collection, tmp_path: Path) -> None:
     ids(collection)
     with Collection.open(tmp_path / "c.rarebit") as other:
         other.tenant("ada").delete(["7"])
