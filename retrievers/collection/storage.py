@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -20,7 +19,8 @@ from typing import NamedTuple, TypeAlias
 from rarebit import errors
 from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.schema import APPLICATION_ID, FORMAT_VERSION, TABLES, lexical_table
-from rarebit.retrievers.collection.sqlite_errors import is_busy, translated
+from rarebit.retrievers.collection.sqlite_errors import translated
+from rarebit.retrievers.collection.waiting import execute_when_free
 
 Connection: TypeAlias = sqlite3.Connection
 
@@ -142,7 +142,7 @@ class Storage:
         self.check_writable()
         with self._translated(), self._in_turn(wait=self.lock_timeout) as connection:
             self._check_no_filter_is_running()
-            connection.execute("BEGIN IMMEDIATE")
+            execute_when_free(connection, "BEGIN IMMEDIATE", self.lock_timeout)
             try:
                 yield connection
                 connection.execute("COMMIT")
@@ -162,8 +162,8 @@ class Storage:
         before = self.file_bytes()
         with self._translated(), self._in_turn(wait=self.lock_timeout) as connection:
             self._check_no_filter_is_running()
-            connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
-            connection.execute("VACUUM")
+            for statement in ("INSERT INTO lexical (lexical) VALUES ('optimize')", "VACUUM"):
+                execute_when_free(connection, statement, self.lock_timeout)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return before - self.file_bytes()
 
@@ -345,15 +345,9 @@ class Storage:
             self._keep_a_log(connection)
 
     def _keep_a_log(self, connection: Connection) -> None:
-        """Switch to WAL where it is not on (a new file, a copy); SQLite does not wait for others here, so we do."""
-        until = time.monotonic() + self.lock_timeout
-        while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if not is_busy(error) or time.monotonic() > until:
-                    raise
-                time.sleep(0.005)
+        """Switch to WAL where it is not on: a new file, or a copy."""
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            execute_when_free(connection, "PRAGMA journal_mode = WAL", self.lock_timeout)
 
     def _translated(self) -> AbstractContextManager[None]:
         return translated(str(self), self.lock_timeout)

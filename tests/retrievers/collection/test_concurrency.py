@@ -203,6 +203,34 @@ sys.stdin.readline()
 """
 
 
+BUSY = """
+import sqlite3, sys, time
+busy = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+print("begun", flush=True)
+while True:
+    busy.execute("BEGIN IMMEDIATE")
+    time.sleep(0.4)
+    busy.execute("COMMIT")
+    time.sleep(0.004)
+"""
+
+
+def test_a_process_that_writes_nearly_all_the_time_leaves_others_their_turn(tmp_path: Path) -> None:
+    path = tmp_path / "c.rarebit"
+    with Collection.open(path, lock_timeout=2) as collection:
+        collection.add([[1.0, 2.0]], ids=["first"])
+        with subprocess.Popen([sys.executable, "-c", BUSY, path], stdout=subprocess.PIPE) as busy:
+            assert busy.stdout is not None
+            assert busy.stdout.readline() == b"begun\n"
+            try:
+                for turn in range(4):
+                    collection.add([[3.0, 4.0]], ids=[f"turn {turn}"])
+                collection.compact()
+            finally:
+                busy.kill()
+        assert len(collection) == 5
+
+
 def test_every_kind_of_write_waits_for_another_process_and_then_says_so(tmp_path: Path) -> None:
     path = tmp_path / "c.rarebit"
     with Collection.open(path, lock_timeout=0.05) as collection:
