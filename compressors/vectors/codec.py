@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-from rarebit.arrays import Codes, ListSizes, Prepared, Queries, Vectors, VectorsLike, as_vectors
-from rarebit.compressors.vectors.scanning import Scanner
+from rarebit.arrays import Codes, Prepared, Queries, Vectors, VectorsLike, as_vectors
+from rarebit.compressors.vectors.scanning import Division, Scanner
 from rarebit.errors import CodecError, InputError, NotFittedError
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
@@ -173,10 +173,10 @@ class SearchableCodec(Codec):
         return False
 
     @abstractmethod
-    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
+    def scanner(self, codes: Codes, division: Division | None = None) -> Scanner:
         """Lay codes out for search, in their order; it takes the queries that :meth:`prepare_queries` returns.
 
-        ``sizes`` puts them into so many inverted lists, one after the other; codecs whose scanner has no lists leave it out.
+        ``division`` puts them into inverted lists; codecs whose scanner has no lists leave it out.
         """
 
     def prepare_queries(self, queries: Queries) -> Prepared:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
-from rarebit.arrays import Codes, ListSizes, Vectors
+from rarebit.arrays import Codes, Vectors
 from rarebit.compressors.vectors.codec import SearchableCodec
-from rarebit.compressors.vectors.scanning import FaissScanner, Scanner
+from rarebit.compressors.vectors.scanning import Division, FaissScanner, Scanner
 
 
 class Exact(SearchableCodec):
@@ -21,7 +21,7 @@ class Exact(SearchableCodec):
         """Bytes a vector."""
         return 4 * self.dim
 
-    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:  # noqa: ARG002
+    def scanner(self, codes: Codes, division: Division | None = None) -> Scanner:  # noqa: ARG002
         """Put the codes into a faiss ``IndexFlatIP`` over the vectors."""
         index = faiss.IndexFlatIP(self.dim)
         index.add(self._decode(codes))

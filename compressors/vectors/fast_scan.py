@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, UInt8
 
-from rarebit.arrays import Codes, Lists, ListSizes, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix, Scores, Vector
+from rarebit.arrays import Codes, Lists, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix, Scores, Vector
 from rarebit.compressors.vectors.factors import PackedFactors
-from rarebit.compressors.vectors.scanning import FEW, NOWHERE, Scanner
+from rarebit.compressors.vectors.scanning import FEW, NOWHERE, Division, Scanner
 
 NIBBLES = 16
 """Values of four bits."""
@@ -56,18 +56,18 @@ class FastScan(Scanner):
     filter costs a bit test for each code that would have been found, whatever it selects.
 
     Args:
-        codes: (n, (m + 1) // 2) two four-bit values a byte, as :func:`pack_nibbles` puts them; list after list.
+        codes: (n, (m + 1) // 2) two four-bit values a byte, as :func:`pack_nibbles` puts them.
         parts: m, how many four-bit values a code has.
         factors: of n vectors: an array, or bytes that decode to one where they are asked for; None for 1.
-        sizes: how many of the codes lie in each list; one list of all if left out.
+        division: which list each code lies in; one list of all if left out.
     """
 
     def __init__(
-        self, codes: Codes, parts: int, factors: Factors | PackedFactors | None = None, sizes: ListSizes | None = None
+        self, codes: Codes, parts: int, factors: Factors | PackedFactors | None = None, division: Division | None = None
     ) -> None:
         """Pack the codes."""
         self._count = len(codes)
-        self._lists = PackedLists(codes, parts, np.array([len(codes)]) if sizes is None else sizes)
+        self._lists = PackedLists(codes, parts, Division(np.array([len(codes)])) if division is None else division)
         self._factors = factors
         self._factors_decide = factors is not None and _spread(factors, len(self)) > EVEN
 
@@ -95,6 +95,10 @@ class FastScan(Scanner):
             best = self._best(prepared[row], found, k)
             scores[row, : len(best[0])], places[row, : len(best[0])] = best
         return scores, places
+
+    def lists_with(self, places: RowIds) -> RowIds:
+        """Give the lists that hold some of these places."""
+        return self._lists.with_some(places)
 
     @property
     def few(self) -> int:
@@ -165,47 +169,55 @@ class FastScan(Scanner):
 
 
 class PackedLists:
-    """Codes in inverted lists of faiss, in the layout of its kernel. A code's place is its number, list after list.
+    """Codes in inverted lists of faiss, in the layout of its kernel, which finds their places: their numbers, as given.
 
     Args:
-        codes: (n, (m + 1) // 2) packed nibbles, list after list.
+        codes: (n, (m + 1) // 2) packed nibbles.
         parts: m.
-        sizes: how many codes each list has; they add up to n.
+        division: which list each lies in.
     """
 
-    def __init__(self, codes: Codes, parts: int, sizes: ListSizes) -> None:
+    def __init__(self, codes: Codes, parts: int, division: Division) -> None:
         """Interleave the codes of each list."""
-        self.sizes = np.asarray(sizes, dtype=np.int64)
+        self.sizes = np.asarray(division.sizes, dtype=np.int64)
         self.layout = _layout(parts)
         self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
-        self._every = np.arange(len(sizes), dtype=np.int64)
-        self._index = _empty(parts, len(sizes))
-        addresses = [self._fill(number, codes) for number in range(len(sizes))]
+        self._every = np.arange(len(self.sizes), dtype=np.int64)
+        self._index = _empty(parts, len(self.sizes))
+        order, self._slots = division.order, None if division.order is None else _inverse(division.order)
+        addresses = [self._fill(number, codes, order) for number in range(len(self.sizes))]
         self._index.ntotal = len(codes)
         # The lists lie apart in memory. One view spans them all; only bytes that lie in a list are ever looked at.
         lowest, highest = min(addresses), max(addresses) + self.layout.block_bytes * (len(codes) // BLOCK + 1)
         self._offsets = np.array(addresses, dtype=np.int64) - lowest
         self._bytes = np.ctypeslib.as_array((ctypes.c_uint8 * (highest - lowest)).from_address(lowest))
 
-    def _fill(self, number: int, codes: Codes) -> int:
+    def _fill(self, number: int, codes: Codes, order: RowIds | None) -> int:
         """Pack one list; gives the address of its blocks."""
         lists, first, size = self._index.invlists, int(self._starts[number]), int(self.sizes[number])
         lists.resize(number, size)
         if not size:
             return int(lists.get_codes(number) or 0) or ctypes.addressof(_NOTHING)
-        faiss.rev_swig_ptr(lists.get_ids(number), size)[:] = np.arange(first, first + size)
+        self._places_in(number)[:] = np.arange(first, first + size) if order is None else order[first : first + size]
         blocks = faiss.rev_swig_ptr(lists.get_codes(number), -(-size // BLOCK) * self.layout.block_bytes)
-        for start in range(0, size, PACKED_AT_ONCE):
-            packed = _packed(codes[first + start : first + min(start + PACKED_AT_ONCE, size)], self.layout.parts)
-            part, begin = _bytes_of(packed), start // BLOCK * self.layout.block_bytes
+        for start in range(first, first + size, PACKED_AT_ONCE):
+            chosen = slice(start, min(start + PACKED_AT_ONCE, first + size))
+            packed = _packed(codes[chosen] if order is None else codes[order[chosen]], self.layout.parts)
+            part, begin = _bytes_of(packed), (start - first) // BLOCK * self.layout.block_bytes
             blocks[begin : begin + len(part)] = part
         return int(blocks.ctypes.data)
 
+    def _places_in(self, number: int) -> RowIds:
+        """View the places of a list's codes, which faiss keeps."""
+        places: RowIds = faiss.rev_swig_ptr(self._index.invlists.get_ids(number), int(self.sizes[number]))
+        return places
+
     @property
     def nbytes(self) -> int:
-        """Bytes of the blocks, of the places that faiss keeps (8 a code), and of the unit matrices."""
+        """Bytes of the blocks, of the places that faiss keeps (8 a code) and of their inverse, and of the unit matrices."""
         blocks = int((-(-self.sizes // BLOCK)).sum()) * self.layout.block_bytes
-        return blocks + 8 * int(self._index.ntotal) + 4 * int(self._index.pq.centroids.size())
+        slots = 0 if self._slots is None else self._slots.nbytes
+        return blocks + 8 * int(self._index.ntotal) + slots + 4 * int(self._index.pq.centroids.size())
 
     def search(self, tables: Prepared, k: int, allowed: Mask | None, lists: Lists | None) -> tuple[ScoreMatrix, RowIdMatrix]:
         """Scan lists, for each query its own, in faiss: sums of the tables' entries, and places."""
@@ -225,6 +237,7 @@ class PackedLists:
 
     def values(self, places: RowIds) -> Values:
         """Unpack the four-bit values of the codes at some places: (n, m)."""
+        places = self._slots_of(places)
         if len(self.sizes) == 1:
             blocks, rows = np.divmod(places, BLOCK)
             base = blocks * self.layout.block_bytes
@@ -241,10 +254,29 @@ class PackedLists:
 
     def places(self, allowed: Mask | None, lists: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
         """Name the allowed places of some lists."""
-        ranges = zip(self._starts[:-1], self._starts[1:], strict=True)
-        inside = [np.arange(*bounds) for number, bounds in enumerate(ranges) if lists is None or number in lists]
-        every = np.concatenate(inside) if inside else np.empty(0, np.int64)
+        numbers = np.flatnonzero(self.sizes) if lists is None else [number for number in np.unique(lists) if self.sizes[number]]
+        every = np.sort(np.concatenate([np.empty(0, np.int64), *map(self._places_in, map(int, numbers))]))
         return every if allowed is None else every[allowed[every]]
+
+    def with_some(self, places: RowIds) -> RowIds:
+        """Give the lists that hold some of these places."""
+        filled, taken = np.flatnonzero(self.sizes), np.zeros(self._starts[-1], dtype=np.bool_)
+        taken[places if self._slots is None else self._slots.take(places)] = True
+        return filled[np.logical_or.reduceat(taken, self._starts[filled])]
+
+    def _slots_of(self, places: RowIds) -> RowIds:
+        """Say where codes lie, counted list after list."""
+        if self._slots is None:
+            return places
+        slots: RowIds = self._slots.take(places).astype(np.int64)
+        return slots
+
+
+def _inverse(order: RowIds) -> npt.NDArray[np.uint32]:
+    """Give the rank of each place in an order."""
+    ranks = np.empty(len(order), dtype=np.uint32)
+    ranks[order] = np.arange(len(order), dtype=np.uint32)
+    return ranks
 
 
 _NOTHING = ctypes.c_uint8()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
-from rarebit.arrays import Codes, ListSizes, Vectors
+from rarebit.arrays import Codes, Vectors
 from rarebit.compressors.vectors.codec import SearchableCodec
-from rarebit.compressors.vectors.scanning import FaissScanner, Scanner
+from rarebit.compressors.vectors.scanning import Division, FaissScanner, Scanner
 from rarebit.errors import VectorError
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -23,7 +23,7 @@ class Float16(SearchableCodec):
         """Bytes a vector."""
         return 2 * self.dim
 
-    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:  # noqa: ARG002
+    def scanner(self, codes: Codes, division: Division | None = None) -> Scanner:  # noqa: ARG002
         """Put the codes into a faiss scalar quantiser index over the halves."""
         index = faiss.IndexScalarQuantizer(self.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         index.is_trained = True

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Int, Int32, UInt8
 
-from rarebit.arrays import Codes, ListSizes, Prepared, Queries, Vector, Vectors
+from rarebit.arrays import Codes, Prepared, Queries, Vector, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
 from rarebit.compressors.vectors.factors import FactorGrid, Factors, PackedFactors, factor_bytes, least_squares
 from rarebit.compressors.vectors.fast_scan import NIBBLES, FastScan, pack_nibbles, unpack_nibbles
-from rarebit.compressors.vectors.scanning import Scanner
+from rarebit.compressors.vectors.scanning import Division, Scanner
 from rarebit.compressors.vectors.spectrum import Axes, Spectrum
 from rarebit.errors import CodecError, InputError
 
@@ -118,10 +118,10 @@ class GroupedCode(SearchableCodec):
         """Whether its scanner keeps inverted lists apart."""
         return True
 
-    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
+    def scanner(self, codes: Codes, division: Division | None = None) -> Scanner:
         """Lay the parts out for fast scan, and the factors beside them."""
         factors, values = self._split(codes)
-        return FastScan(values, self._parts, PackedFactors(self._grid, factors), sizes)
+        return FastScan(values, self._parts, PackedFactors(self._grid, factors), division)
 
     @abstractmethod
     def _grouping(self, spectrum: Spectrum, parts: int) -> tuple[npt.NDArray[np.intp], Groups]:

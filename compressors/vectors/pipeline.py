@@ -10,10 +10,10 @@ import numpy.typing as npt
 import safetensors.numpy
 from jaxtyping import Float32
 
-from rarebit.arrays import Codes, ListSizes, Queries, Vectors
+from rarebit.arrays import Codes, Queries, Vectors
 from rarebit.compressors.vectors import registered
 from rarebit.compressors.vectors.codec import Arrays, Codec, SearchableCodec
-from rarebit.compressors.vectors.scanning import Scanner
+from rarebit.compressors.vectors.scanning import Division, Scanner
 from rarebit.compressors.vectors.transform import Transform
 from rarebit.errors import InputError
 
@@ -82,9 +82,9 @@ class Pipeline(SearchableCodec):
         """Whether its scanner keeps inverted lists apart."""
         return self._codec.has_lists
 
-    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
+    def scanner(self, codes: Codes, division: Division | None = None) -> Scanner:
         """Lay the codes out as the codec at the end does."""
-        return self._codec.scanner(codes, sizes)
+        return self._codec.scanner(codes, division)
 
     def __repr__(self) -> str:
         """Name the stages."""

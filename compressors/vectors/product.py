@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32
 
-from rarebit.arrays import Codes, Lists, ListSizes, Mask, Queries, RowIdMatrix, ScoreMatrix, Vectors
+from rarebit.arrays import Codes, Lists, Mask, Queries, RowIdMatrix, ScoreMatrix, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
 from rarebit.compressors.vectors.fast_scan import FastScan
-from rarebit.compressors.vectors.scanning import NOWHERE, FaissScanner, Scanner
+from rarebit.compressors.vectors.scanning import NOWHERE, Division, FaissScanner, Scanner
 from rarebit.errors import CodecError, InputError
 
 Spread: TypeAlias = Float32[npt.NDArray[np.float32], "n spread"]
@@ -112,10 +112,10 @@ class Product(SearchableCodec):
         """Whether its scanner keeps inverted lists apart."""
         return self.bits == 4
 
-    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
+    def scanner(self, codes: Codes, division: Division | None = None) -> Scanner:
         """Pack the codes for fast scan with 4 bits; put them into a faiss ``IndexPQ`` with 8."""
         if self.bits == 4:
-            return FastScan(codes, self.parts, sizes=sizes)
+            return FastScan(codes, self.parts, division=division)
         return _TableScanner(self._quantizer, codes)
 
     def _fit(self, vectors: Vectors, queries: Queries | None, *, progress: bool) -> None:

@@ -11,9 +11,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from rarebit.arrays import Codes, ListSizes, Prepared, Queries, Vectors
+from rarebit.arrays import Codes, Prepared, Queries, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
-from rarebit.compressors.vectors.scanning import FaissScanner, Scanner
+from rarebit.compressors.vectors.scanning import Division, FaissScanner, Scanner
 from rarebit.errors import CodecError, InputError
 
 QUERY_BITS = 8
@@ -81,7 +81,7 @@ class RaBitQ(SearchableCodec):
         """Rotate (q, dim) queries as the vectors were."""
         return self._rotated(queries)
 
-    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:  # noqa: ARG002
+    def scanner(self, codes: Codes, division: Division | None = None) -> Scanner:  # noqa: ARG002
         """Put the codes into a faiss ``IndexRaBitQ`` over the codes."""
         index = self._centred_index(faiss.vector_to_array(self._index.center))
         index.add_sa_codes(codes)

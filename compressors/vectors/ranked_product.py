@@ -23,11 +23,11 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32
 
-from rarebit.arrays import Codes, Lists, ListSizes, Mask, Queries, RowIdMatrix, ScoreMatrix, Vectors
+from rarebit.arrays import Codes, Lists, Mask, Queries, RowIdMatrix, ScoreMatrix, Vectors
 from rarebit.compressors.vectors.codec import Arrays, Codec, SearchableCodec
 from rarebit.compressors.vectors.fast_scan import FastScan, unpack_nibbles
 from rarebit.compressors.vectors.product import Product
-from rarebit.compressors.vectors.scanning import FaissScanner, Scanner, in_order
+from rarebit.compressors.vectors.scanning import Division, FaissScanner, Scanner, in_order
 from rarebit.compressors.vectors.spectrum import Spectrum
 from rarebit.compressors.vectors.yardstick import DOCUMENTS, FEWEST, FIRST, HELD_OUT, QUERIES, Yardstick, asked_of
 from rarebit.errors import CodecError, CodecWarning, InputError
@@ -203,11 +203,11 @@ class RankedProduct(SearchableCodec):
         """Whether its scanner keeps inverted lists apart."""
         return self.bits == 4
 
-    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
+    def scanner(self, codes: Codes, division: Division | None = None) -> Scanner:
         """Lay the parts out for fast scan with 4 bits; put them into an ``IndexPQ`` with 8."""
         points = self._quantiser.points
         if self.bits == 4:
-            return FastScan(codes, len(points), sizes=sizes)
+            return FastScan(codes, len(points), division=division)
         return _Shifted(codes, points)
 
     def _fit(self, vectors: Vectors, queries: Queries | None, *, progress: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from rarebit.arrays import Codes, ListSizes, Prepared, Queries, Vectors, VectorsLike, as_vectors
+from rarebit.arrays import Codes, Prepared, Queries, Vectors, VectorsLike, as_vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
 from rarebit.compressors.vectors.fast_scan import FastScan
 from rarebit.compressors.vectors.product import Product
@@ -23,7 +23,7 @@ from rarebit.compressors.vectors.recurrent_transform import (
     transform_inputs,
     weighted,
 )
-from rarebit.compressors.vectors.scanning import Scanner
+from rarebit.compressors.vectors.scanning import Division, Scanner
 from rarebit.errors import CodecError, CodecWarning, InputError
 from rarebit.extras import require
 
@@ -193,10 +193,10 @@ class RecurrentBinary(SearchableCodec):
         """Whether its scanner keeps inverted lists apart."""
         return True
 
-    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:
+    def scanner(self, codes: Codes, division: Division | None = None) -> Scanner:
         """Lay the signs out for the fast scan, with the codes' factors if they have any."""
         signs = np.ascontiguousarray(codes[:, : self.code_size - self._scale_bytes])
-        return FastScan(signs, self._parts, _factors(codes) if self._scale_bytes else None, sizes)
+        return FastScan(signs, self._parts, _factors(codes) if self._scale_bytes else None, division)
 
     @classmethod
     def compatible_with(

@@ -7,9 +7,9 @@ from typing import Any
 import faiss
 import numpy as np
 
-from rarebit.arrays import Codes, ListSizes, Queries, Vectors
+from rarebit.arrays import Codes, Queries, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
-from rarebit.compressors.vectors.scanning import FaissScanner, Scanner
+from rarebit.compressors.vectors.scanning import Division, FaissScanner, Scanner
 from rarebit.errors import InputError
 
 # 4 bits: levels spread over the mean +- 2.5 standard deviations of each dimension keep more neighbours than the full range
@@ -46,7 +46,7 @@ class Scalar(SearchableCodec):
         """Bytes a vector."""
         return (self.dim * self.bits + 7) // 8
 
-    def scanner(self, codes: Codes, sizes: ListSizes | None = None) -> Scanner:  # noqa: ARG002
+    def scanner(self, codes: Codes, division: Division | None = None) -> Scanner:  # noqa: ARG002
         """Put the codes into a faiss ``IndexScalarQuantizer`` over the codes."""
         index = self._trained_index(faiss.vector_to_array(self._index.sq.trained))
         index.add_sa_codes(codes)

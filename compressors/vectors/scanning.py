@@ -7,17 +7,36 @@ is left to faiss's SIMD kernels: through an index of faiss's own here, through :
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rarebit.arrays import Lists, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix
+from rarebit.arrays import Lists, ListSizes, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix
 
 NOWHERE = -1
 """The place in parts of a result that nothing fills; its score is minus infinity."""
 
 
 FEW = 256
+
+
+@dataclass(frozen=True)
+class Division:
+    """Which inverted list each code lies in.
+
+    Args:
+        sizes: how many codes each list has.
+        order: (n,) the places of the codes, list after list; None where they are given in this order.
+    """
+
+    sizes: ListSizes
+    order: RowIds | None = None
+
+    @classmethod
+    def of(cls, lists: RowIds, count: int) -> Division:
+        """Divide by the number of each code's list, below ``count``."""
+        return cls(np.bincount(lists, minlength=count), np.argsort(lists, kind="stable"))
 
 
 class Scanner(ABC):
@@ -53,6 +72,10 @@ class Scanner(ABC):
             Estimated inner products (q, k), descending, equal ones in the order of their places; and the places (q, k):
             ``-inf`` and ``NOWHERE`` beyond the last found.
         """
+
+    def lists_with(self, places: RowIds) -> RowIds:
+        """Give the lists, in order, that hold some of these places."""
+        return np.arange(min(len(places), 1))
 
     @property
     def few(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rarebit.arrays import Mask, RowIds
+from rarebit.arrays import RowIds
 
 Places = npt.NDArray[np.int64]
 Packed = npt.NDArray[np.unsignedinteger[Any]]
@@ -67,7 +67,7 @@ class RowNumbers:
         return self.at(np.arange(self.count, dtype=np.int64))
 
     def places_of(self, row_ids: RowIds) -> Places:
-        """Give the places of those of the row ids (ascending) that are here."""
+        """Give the places of those of the row ids (ascending) that are here, in the order of the row ids or of the places."""
         first, last = np.searchsorted(row_ids, [self.first, self.last + 1])
         wanted = row_ids[first:last]
         if self.others is None:
@@ -75,24 +75,15 @@ class RowNumbers:
         if self.order is not None and self._is_complete:
             in_order: Places = self.order[wanted - self.first].astype(np.int64)
             return in_order
+        if len(wanted) > MANY * self.count and self.last - self.first < 8 * self.count:
+            table = np.zeros(self.last - self.first + 1, dtype=np.bool_)
+            table[wanted - self.first] = True
+            return np.flatnonzero(table[self.every() - self.first])
         wanted = wanted.astype(self.others.dtype)
         found = np.minimum(np.searchsorted(self.others, wanted, sorter=self.order), self.count - 1)
         places = (found if self.order is None else self.order[found]).astype(np.int64)
         here: Places = places[self.others[places] == wanted]
         return here
-
-    def mask_of(self, row_ids: RowIds) -> Mask:
-        """Mark the places of those of the row ids (ascending) that are here."""
-        sparse = self.order is not None and not self._is_complete
-        if sparse and len(row_ids) > MANY * self.count and self.last - self.first < 8 * self.count:
-            first, last = np.searchsorted(row_ids, [self.first, self.last + 1])
-            table = np.zeros(self.last - self.first + 1, dtype=np.bool_)
-            table[row_ids[first:last] - self.first] = True
-            marked: Mask = table[self.every() - self.first]
-            return marked
-        mask = np.zeros(self.count, dtype=np.bool_)
-        mask[self.places_of(row_ids)] = True
-        return mask
 
 
 def _smallest(largest: int) -> type[np.unsignedinteger[Any]]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rarebit.arrays import Lists, ListSizes, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix
 from rarebit.compressors.vectors import SearchableCodec
-from rarebit.compressors.vectors.scanning import NOWHERE, Scanner
+from rarebit.compressors.vectors.scanning import NOWHERE, Division, Scanner
 from rarebit.retrievers.collection.inverted_lists import SEGMENT_FROM, NearLists
 from rarebit.retrievers.collection.row_numbers import Places, RowNumbers
 from rarebit.retrievers.collection.selection import Selection
@@ -19,6 +19,10 @@ from rarebit.retrievers.collection.stored_codes import StoredCodes
 LIST_ROWS = 256
 """Rows from which a tenant has an inverted list of its own. Smaller ones that are neighbours share one; their codes are scored
 one by one, which is as fast, and a list costs half a block."""
+
+
+EVERY_LIST = 0.25
+"""Share of the rows that a filter finds above which all lists are scanned: those without any are not worth finding out."""
 
 
 @dataclass(frozen=True)
@@ -95,18 +99,16 @@ class Segment:
     @classmethod
     def build(cls, codec: SearchableCodec, stored: StoredCodes, list_count: int = 0) -> Segment:
         """Lay out the codes of at least one row: tenant after tenant; of one tenant, and enough rows, list after list."""
-        order, sizes = None, None
         if (stored.tenants != stored.tenants[0]).any():
-            order = np.argsort(stored.tenants, kind="stable")
+            stored = stored.at(np.argsort(stored.tenants, kind="stable"))
+        owners, division, list_sizes = Owners.of(stored.tenants), None, None
+        if len(owners.tenants) > 1:
+            division = Division(owners.sizes())
         elif list_count and len(stored.lists) >= SEGMENT_FROM:
-            order = np.argsort(stored.lists, kind="stable")
-            sizes = np.bincount(stored.lists, minlength=list_count)
-        if order is not None:
-            stored = stored.at(order)
-        owners = Owners.of(stored.tenants)
-        by_owner = None if len(owners.tenants) == 1 else owners.sizes()
-        scanner = codec.scanner(stored.codes, by_owner if sizes is None else sizes)
-        return cls(RowNumbers.of(stored.row_ids), owners, scanner, sizes if scanner.list_count > 1 else None)
+            division = Division.of(stored.lists, list_count)
+            list_sizes = division.sizes
+        scanner = codec.scanner(stored.codes, division)
+        return cls(RowNumbers.of(stored.row_ids), owners, scanner, list_sizes if scanner.list_count > 1 else None)
 
     def __len__(self) -> int:
         """Count the rows, deleted ones included."""
@@ -172,12 +174,13 @@ class Segment:
             if owned == (0, len(self)):
                 return Look(self.count, self.alive, self._nearest(k, near))
             return self._at_owner(*owned, selection, queries)
+        places = self.numbers.places_of(selection.row_ids)
         if len(selection.row_ids) <= self.scanner.few:
-            return self._at(self.numbers.places_of(selection.row_ids))
-        mask = self.numbers.mask_of(selection.row_ids)
-        mask = mask if self.alive is None else mask & self.alive
-        available = int(np.count_nonzero(mask))
-        return Look(available, mask, self._lists_with(mask, selection, queries))
+            return self._at(places)
+        places = self._living(places)
+        mask = np.zeros(len(self), dtype=np.bool_)
+        mask[places] = True
+        return Look(len(places), mask, self._lists_with(places, selection, queries))
 
     def _at_owner(self, start: int, stop: int, selection: Selection, queries: int) -> Look:
         """Look at all rows of one tenant: in its list, or one by one."""
@@ -188,8 +191,11 @@ class Segment:
         return Look(available, self.alive, np.tile(self.owners.lists_of(selection.owners), (queries, 1)))
 
     def _at(self, places: Places) -> Look:
-        places = np.sort(places if self.alive is None else places[self.alive[places]])
+        places = np.sort(self._living(places))
         return Look(len(places), one_by_one=places)
+
+    def _living(self, places: Places) -> Places:
+        return places if self.alive is None else places[self.alive[places]]
 
     def _nearest(self, k: int, near: NearLists | None) -> Lists | None:
         """Give the nearest lists if enough living rows are sure to be in them; None for all lists."""
@@ -198,13 +204,11 @@ class Segment:
         least = int(self.list_sizes[near.usual].sum(axis=1).min()) - (len(self) - self.count)
         return near.usual if least >= k else None
 
-    def _lists_with(self, mask: Mask, selection: Selection, queries: int) -> Lists | None:
-        """Give the lists that hold marked rows; None for all."""
-        if self.list_sizes is not None:
-            filled = np.flatnonzero(self.list_sizes)
-            starts = np.cumsum(self.list_sizes)[filled] - self.list_sizes[filled]
-            with_some = filled[np.logical_or.reduceat(mask, starts)]
-        elif self.scanner.list_count > 1 and selection.owners is not None:
+    def _lists_with(self, places: Places, selection: Selection, queries: int) -> Lists | None:
+        """Give the lists that hold some of these places; None for all."""
+        if self.list_sizes is not None and len(places) <= EVERY_LIST * len(self):
+            with_some = self.scanner.lists_with(places)
+        elif self.list_sizes is None and self.scanner.list_count > 1 and selection.owners is not None:
             with_some = self.owners.lists_of(selection.owners)
         else:
             return None

@@ -1,4 +1,4 @@
-"""Fast scan over several inverted lists: whatever the lists, what is found is what one list of the same codes finds."""
+"""Fast scan over several inverted lists, of codes given list after list or mixed: it finds what one list of them finds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rarebit.compressors.vectors.fast_scan import FastScan, pack_nibbles
-from rarebit.compressors.vectors.scanning import NOWHERE
+from rarebit.compressors.vectors.scanning import NOWHERE, Division
 
 QUERIES = 4
 SIZES = {
@@ -22,7 +22,7 @@ SIZES = {
 class Listed:
     """The same random codes in several lists and in one, and what they add up to for random tables."""
 
-    def __init__(self, sizes: list[int], parts: int, factors: str) -> None:
+    def __init__(self, sizes: list[int], parts: int, factors: str, *, mixed: bool) -> None:
         rng = np.random.default_rng(parts)
         self.sizes, self.count = np.array(sizes), sum(sizes)
         self.values = rng.integers(16, size=(self.count, parts), dtype=np.uint8)
@@ -30,9 +30,12 @@ class Listed:
         spread = {"none": None, "even": 0.05, "uneven": 1.0}[factors]
         self.exact = factors != "even"
         self.factors = None if spread is None else rng.lognormal(0, spread, self.count).astype(np.float32)
-        self.many = FastScan(pack_nibbles(self.values), parts, self.factors, self.sizes)
-        self.one = FastScan(pack_nibbles(self.values), parts, self.factors)
         self.of_list = np.repeat(np.arange(len(sizes)), sizes)
+        if mixed:
+            rng.shuffle(self.of_list)
+        division = Division.of(self.of_list, len(sizes)) if mixed else Division(self.sizes)
+        self.many = FastScan(pack_nibbles(self.values), parts, self.factors, division)
+        self.one = FastScan(pack_nibbles(self.values), parts, self.factors)
         entries = self.tables[:, :-1].reshape(QUERIES, parts, 16)
         sums = np.stack([entry[np.arange(parts), self.values].sum(axis=1) for entry in entries])
         self.sums = sums * (1 if self.factors is None else self.factors) + self.tables[:, -1:]
@@ -47,11 +50,15 @@ class Listed:
 
 
 @pytest.fixture(
-    params=[(name, parts, factors) for name in SIZES for parts, factors in ((7, "none"), (48, "even"), (8, "uneven"))]
+    params=[
+        (name, *codes)
+        for name in SIZES
+        for codes in ((7, "none", False), (48, "even", False), (8, "uneven", False), (7, "even", True), (8, "uneven", True))
+    ]
 )
 def listed(request: pytest.FixtureRequest) -> Listed:
-    name, parts, factors = request.param
-    return Listed(SIZES[name], parts, factors)
+    name, parts, factors, mixed = request.param
+    return Listed(SIZES[name], parts, factors, mixed=mixed)
 
 
 def test_values_and_counts(listed: Listed) -> None:
@@ -99,6 +106,13 @@ def test_allowed_places_of_all_lists(listed: Listed, share: float) -> None:
         assert_scored(listed, scores, places)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.003, 0.1, 1.0])
+def test_lists_with_some(listed: Listed, share: float) -> None:
+    places = np.flatnonzero(np.random.default_rng(4).random(listed.count) < share)
+    assert listed.many.lists_with(places).tolist() == np.unique(listed.of_list[places]).tolist()
+    assert listed.one.lists_with(places).tolist() == [0][: len(places)]
+
+
 @pytest.mark.parametrize("share", [None, 0.05, 0.5])
 def test_chosen_lists_of_each_query(listed: Listed, share: float | None) -> None:
     rng = np.random.default_rng(3)
@@ -119,7 +133,7 @@ def test_chosen_lists_of_each_query(listed: Listed, share: float | None) -> None
 
 @pytest.mark.parametrize("sizes", [[40, 0, 100, 60], [200]])
 def test_codes_of_the_lowest_sum_are_found_in_their_lists(sizes: list[int]) -> None:
-    scanner = FastScan(pack_nibbles(np.zeros((200, 8), np.uint8)), 8, sizes=np.array(sizes))
+    scanner = FastScan(pack_nibbles(np.zeros((200, 8), np.uint8)), 8, division=Division(np.array(sizes)))
     lists = np.array([[len(sizes) - 1], [0]])
     scores, places = scanner.search(np.zeros((2, 129), np.float32), 150, None, lists)
     for row, number in enumerate([len(sizes) - 1, 0]):

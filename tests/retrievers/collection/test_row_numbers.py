@@ -34,12 +34,11 @@ def test_places_are_those_of_the_rows(row_ids: list[int], data: st.DataObject) -
     places = numbers.places_of(array(wanted))
     assert sorted(places.tolist()) == sorted(ordered.index(row_id) for row_id in wanted if row_id in set(ordered))
     assert numbers.at(places).tolist() == [row_id for row_id in wanted if row_id in set(ordered)]
-    assert numbers.mask_of(array(wanted)).tolist() == [row_id in set(wanted) for row_id in ordered]
 
 
 @pytest.mark.parametrize("base", [1, 2**32 - 2000, 2**40])
 @pytest.mark.parametrize("spread", [1, 3, 50])
-def test_masks_of_many_rows(base: int, spread: int) -> None:
+def test_places_of_many_rows(base: int, spread: int) -> None:
     rng = np.random.default_rng(spread)
     row_ids = base + rng.permutation(5000 * spread)[:5000]
     for of in (row_ids, np.sort(row_ids)):
@@ -47,7 +46,6 @@ def test_masks_of_many_rows(base: int, spread: int) -> None:
         for share in (0.001, 0.1, 1.0):
             wanted = np.flatnonzero(rng.random(5000 * spread + 10) < share) + base - 5
             wanted = wanted[wanted > 0]
-            assert np.array_equal(numbers.mask_of(wanted), np.isin(of, wanted))
             assert np.array_equal(np.sort(numbers.places_of(wanted)), np.flatnonzero(np.isin(of, wanted)))
 
 
