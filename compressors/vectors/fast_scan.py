@@ -96,7 +96,7 @@ class FastScan(Scanner):
             scores[row, : len(best[0])], places[row, : len(best[0])] = best
         return scores, places
 
-    def lists_with(self, places: RowIds) -> RowIds:
+    def lists_with(self, places: RowIds) -> npt.NDArray[np.int64]:
         """Give the lists that hold some of these places."""
         return self._lists.with_some(places)
 
@@ -258,7 +258,7 @@ class PackedLists:
         every = np.sort(np.concatenate([np.empty(0, np.int64), *map(self._places_in, map(int, numbers))]))
         return every if allowed is None else every[allowed[every]]
 
-    def with_some(self, places: RowIds) -> RowIds:
+    def with_some(self, places: RowIds) -> npt.NDArray[np.int64]:
         """Give the lists that hold some of these places."""
         filled, taken = np.flatnonzero(self.sizes), np.zeros(self._starts[-1], dtype=np.bool_)
         taken[places if self._slots is None else self._slots.take(places)] = True

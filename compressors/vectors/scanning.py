@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rarebit.arrays import Lists, ListSizes, Mask, Prepared, RowIdMatrix, RowIds, ScoreMatrix
 
@@ -73,7 +74,7 @@ class Scanner(ABC):
             ``-inf`` and ``NOWHERE`` beyond the last found.
         """
 
-    def lists_with(self, places: RowIds) -> RowIds:
+    def lists_with(self, places: RowIds) -> npt.NDArray[np.int64]:
         """Give the lists, in order, that hold some of these places."""
         return np.arange(min(len(places), 1))
 

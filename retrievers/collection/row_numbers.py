@@ -67,7 +67,7 @@ class RowNumbers:
         return self.at(np.arange(self.count, dtype=np.int64))
 
     def places_of(self, row_ids: RowIds) -> Places:
-        """Give the places of those of the row ids (ascending) that are here, in the order of the row ids or of the places."""
+        """Give the places of those of the row ids (ascending) that are here, in any order."""
         first, last = np.searchsorted(row_ids, [self.first, self.last + 1])
         wanted = row_ids[first:last]
         if self.others is None:
