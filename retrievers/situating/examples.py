@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -80,6 +81,11 @@ class Examples:
                 raise InputError(
                     f"got a question about chunk {chunk} of document {document}, which is not there: count both from 0"
                 )
+
+    @cached_property
+    def means(self) -> Vectors:
+        """The mean of each document's chunks: (documents, dim)."""
+        return np.stack([document.mean(axis=0) for document in self.documents])
 
     def __len__(self) -> int:
         """Count the questions."""

@@ -1,9 +1,9 @@
 """The situating head: what a chunk's surroundings add to its vector, over the vectors of any embedding model.
 
 ``v = c + residual(c | the chunks around it)``: the residual idea of SitEmb (2508.01959) on frozen embeddings, so that a
-document is embedded once, chunk by chunk, and by any model. The residual is the chunk's own vector again, the mean of the
-document, the mean of its two neighbours, each times a learned number, and what a few attention heads find among the chunks
-around it and in the document as a whole. Training needs torch (:mod:`.training`); a trained head needs numpy.
+document is embedded once, chunk by chunk, and by any model. The residual is the chunks around it, each times a number that is
+learned for its distance, the mean of the document times another, and what a few attention heads find among the chunks around it
+and in the document as a whole. Training needs torch (:mod:`.training`); a trained head needs numpy.
 
 A situated vector has a length that means something: keep it, and search by inner product (``metric="inner_product"``).
 """
@@ -36,6 +36,9 @@ Projected: TypeAlias = Float32[npt.NDArray[np.float32], "heads n width"]
 CONFIG_FILE: Final = "config.json"
 ARRAYS_FILE: Final = "situating_head.safetensors"
 
+NEAR: Final = 8
+"""Chunks on each side that lend a share of their vectors, whatever they say."""
+
 REACH: Final = 16
 """Distances, in chunks, that the attention tells apart; farther ones count as this."""
 
@@ -51,12 +54,12 @@ BLOCK: Final = 256
 
 @dataclass(frozen=True)
 class SituatingReport:
-    """Mean reciprocal rank of the right chunk among the chunks of documents that training did not see."""
+    """Geometric mean of the rank of the right chunk among the chunks of documents that training did not see."""
 
     plain: float
-    """Of the chunks' own vectors."""
+    """By the chunks' own vectors."""
     trained: float
-    """Of the situated ones; never lower."""
+    """By the situated ones; never higher."""
     steps: int
     """After how many steps it was best; 0 if training brought nothing."""
     questions: int
@@ -70,14 +73,14 @@ class SituatingHead:
 
     Args:
         dim: of the vectors.
-        heads: of attention.
+        heads: of attention; 0 for none.
         width: numbers a head works with.
     """
 
     def __init__(self, dim: int, *, heads: int = 4, width: int = 32) -> None:
         """Create a head that leaves every vector as it is."""
-        if min(dim, heads, width) < 1:
-            raise InputError(f"got dim={dim}, heads={heads}, width={width}, wanted at least 1 of each")
+        if min(dim, width) < 1 or heads < 0:
+            raise InputError(f"got dim={dim}, heads={heads}, width={width}, wanted at least 1 of each, or no heads")
         self.dim, self.heads, self.width = dim, heads, width
         self.report: SituatingReport | None = None
         """What was measured in training; None if nothing was trained."""
@@ -96,13 +99,15 @@ class SituatingHead:
             InputError: and its kinds, for what is no matrix of finite numbers of this dimension.
         """
         vectors = as_vectors(chunks, dim=self.dim)
-        if not len(vectors):
-            return vectors
-        own, document, near = self._arrays["shares"].tolist()
-        mean = vectors.mean(axis=0)
-        situated: Vectors = (1 + own) * vectors + document * mean
-        situated[1:] += near / 2 * vectors[:-1]
-        situated[:-1] += near / 2 * vectors[1:]
+        return self.situate_among(vectors, vectors.mean(axis=0)) if len(vectors) else vectors
+
+    def situate_among(self, vectors: Vectors, mean: npt.NDArray[np.float32]) -> Vectors:
+        """Situate neighbouring chunks, (n, dim), of a document whose chunks have a mean, (dim,)."""
+        before, own, after = np.split(self._arrays["near"], [NEAR, NEAR + 1])
+        situated: Vectors = (1 + own) * vectors + self._arrays["document_share"] * mean
+        for distance in range(1, min(NEAR, len(vectors) - 1) + 1):
+            situated[distance:] += before[-distance] * vectors[:-distance]
+            situated[:-distance] += after[distance - 1] * vectors[distance:]
         situated += self._attended(vectors, mean)
         return situated
 
@@ -132,7 +137,7 @@ class SituatingHead:
         cls,
         examples: Examples,
         *,
-        heads: int = 4,
+        heads: int | None = None,
         width: int = 32,
         steps: int = 400,
         seed: int = 0,
@@ -140,22 +145,25 @@ class SituatingHead:
     ) -> SituatingHead:
         """Train a head; needs the extra ``models`` (torch). A minute on one processor core for thousands of questions.
 
-        A tenth of the documents is kept apart, and what answers their questions best is kept, the untrained head included.
+        A fifth of the documents is kept apart, and what answers their questions best is kept, the untrained head included.
+        Documents of more than 48 chunks are taken in parts.
 
         Args:
             examples: documents and questions: labelled, or made of the documents by :func:`unlabelled`.
-            heads: of attention.
+            heads: of attention. If left out, 4 where the examples are labelled and 0 where they are not: attention learns
+                what tells the questions of its examples from chunks, and sentences are other questions than people ask.
             width: numbers a head works with.
             steps: batches at most.
             seed: of the first weights, of what is kept apart and of the batches.
             progress: show a bar.
 
         Raises:
-            InputError: there are fewer than ten documents with questions.
+            InputError: there are questions about fewer than ten documents or parts of some.
         """
         require("torch", "models")
         from rarebit.retrievers.situating.training import trained
 
+        heads = (4 if examples.without is None else 0) if heads is None else heads
         return trained(cls(examples.dim, heads=heads, width=width), examples, steps, seed, progress=progress)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -209,7 +217,8 @@ class SituatingHead:
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         inner = self.heads * self.width
         return {
-            "shares": (3,),
+            "near": (2 * NEAR + 1,),
+            "document_share": (1,),
             "queries": (inner, self.dim),
             "keys": (inner, self.dim),
             "values": (inner, self.dim),

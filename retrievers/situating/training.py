@@ -14,82 +14,93 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 
 from rarebit.arrays import Vectors
 from rarebit.compressors.vectors.course import Course, best_looked_at, reproducible
 from rarebit.errors import InputError
 from rarebit.retrievers.situating.examples import Examples
-from rarebit.retrievers.situating.head import REACH, SHARPNESS, SPAN, SituatingHead, SituatingReport
+from rarebit.retrievers.situating.head import NEAR, REACH, SHARPNESS, SPAN, SituatingHead, SituatingReport
 
-TEMPERATURE: Final = 0.03
+TEMPERATURE: Final = 0.05
 RATE: Final = 1e-3
-SHARES_RATE: Final = 3e-3
+SHARES_RATE: Final = 2e-2
+SHARES_FIRST: Final = 0.4
+"""Share of the steps in which the attention waits: what is the same for all chunks is learned first, of few examples too."""
+
 DECAY: Final = 0.01
 WARM_UP: Final = 20
 BATCH: Final = 16
 """Documents of a batch."""
 
-HELD_OUT: Final = 0.1
-FEWEST_DOCUMENTS: Final = 10
-MOST_MEASURED: Final = 500
+HELD_OUT: Final = 0.2
+FEWEST_WINDOWS: Final = 10
+MOST_MEASURED: Final = 1000
 """Questions about documents kept apart that are measured with."""
 
 Windows: TypeAlias = Float[torch.Tensor, "b n dim"]
 Means: TypeAlias = Float[torch.Tensor, "b dim"]
 Found: TypeAlias = Float[torch.Tensor, "b n inner"]
 There: TypeAlias = Bool[torch.Tensor, "b n"]
-Numbers: TypeAlias = Int64[npt.NDArray[np.int64], "m"]
 
 
 def trained(head: SituatingHead, examples: Examples, steps: int, seed: int, *, progress: bool) -> SituatingHead:
     """Train a head of the shape of this one; give the best seen, with its report."""
     rng = np.random.default_rng(seed)
-    asked = rng.permutation(np.unique(examples.places[:, 0]))
-    if len(asked) < FEWEST_DOCUMENTS:
+    windows = list(_windows(examples))
+    if len(windows) < FEWEST_WINDOWS:
         raise InputError(
-            f"got questions about {len(asked)} documents, wanted {FEWEST_DOCUMENTS} at least: a head that is to be used on "
-            "other documents has to be measured on some; cut long documents into parts, or load a trained head"
+            f"got questions about {len(windows)} documents or parts of {SPAN} chunks, wanted {FEWEST_WINDOWS} at least: a head "
+            "that is to be used on other documents has to be measured on some; take more documents, or load a trained head"
         )
-    held = asked[: max(1, int(HELD_OUT * len(asked)))]
-    about_held = np.isin(examples.places[:, 0], held)
-    measured = rng.permutation(np.flatnonzero(about_held))[:MOST_MEASURED]
+    drawn = rng.permutation(len(windows))
+    count = max(1, int(HELD_OUT * len(windows)))
+    held, rest = ([windows[place] for place in np.sort(places)] for places in (drawn[:count], drawn[count:]))
+    asked = [which for window in held for about in window.questions.values() for which in about]
+    measured = set(rng.permutation(asked)[:MOST_MEASURED].tolist())
 
     def measure(candidate: SituatingHead) -> float:
-        return mean_reciprocal_rank(candidate, examples, measured)
+        return _log_rank(candidate, examples, held, measured)
 
     with reproducible(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        course = _Course(head, examples, np.flatnonzero(~about_held), steps, rng)
+        course = _Course(head, examples, rest, steps, rng)
         best, step = best_looked_at(head, course, steps, measure, progress=progress)
-    return best.with_arrays(best._arrays, SituatingReport(measure(head), measure(best), step, len(measured)))
+    return best.with_arrays(
+        best._arrays, SituatingReport(float(np.exp(-measure(head))), float(np.exp(-measure(best))), step, len(measured))
+    )
 
 
-def mean_reciprocal_rank(head: SituatingHead, examples: Examples, questions: Numbers) -> float:
-    """Rank the right chunk among all chunks of the documents that some of the questions are about."""
-    asked = np.unique(examples.places[questions, 0])
-    situated = {int(number): head.situate(examples.documents[number]) for number in asked}
-    every = np.concatenate(list(situated.values()))
-    ranks = []
-    for which in questions.tolist():
-        document, chunk = examples.places[which].tolist()
-        question = examples.questions[which]
-        # Without the sentence, its chunk alone is another one; what it lends to its neighbours hardly differs.
-        vectors = examples.documents[document]
-        if examples.without is not None:
-            vectors = vectors.copy()
-            vectors[chunk] = examples.without[which]
-        right = head.situate(vectors)[chunk] @ question
-        itself = situated[document][chunk] @ question
-        better = int(np.count_nonzero(every @ question > right)) - int(itself > right)
-        ranks.append(1 / (1 + better))
-    return float(np.mean(ranks))
+def typical_rank(head: SituatingHead, examples: Examples) -> float:
+    """Give the geometric mean of the ranks of the right chunks, among all chunks that are asked about and around."""
+    return float(np.exp(-_log_rank(head, examples, list(_windows(examples)), set(range(len(examples))))))
+
+
+def _log_rank(head: SituatingHead, examples: Examples, windows: Sequence[Window], asked: set[int]) -> float:
+    """Give minus the mean logarithm of the rank of the right chunk of each of some questions among the windows' chunks."""
+    situated = [head.situate_among(window.of(examples), examples.means[window.document]) for window in windows]
+    every = np.concatenate(situated)
+    ranks: list[float] = []
+    for window, before in zip(windows, situated, strict=True):
+        for chunk, about in window.questions.items():
+            for which in sorted(asked.intersection(about)):
+                question, here = examples.questions[which], before
+                if examples.without is not None:
+                    # Its neighbours and its document lose what it lent them as well.
+                    vectors, mean = window.of(examples).copy(), examples.means[window.document]
+                    lost = vectors[chunk - window.start] - examples.without[which]
+                    vectors[chunk - window.start] = examples.without[which]
+                    here = head.situate_among(vectors, mean - lost / len(examples.documents[window.document]))
+                scores = here @ question
+                right = scores[chunk - window.start]
+                elsewhere = np.count_nonzero(every @ question > right) - np.count_nonzero(before @ question > right)
+                ranks.append(float(1 + elsewhere + np.count_nonzero(scores > right)))
+    return -float(np.log(ranks).mean())
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """Some neighbouring chunks of a document, and the questions about them, chunk by chunk."""
 
     document: int
@@ -97,37 +108,38 @@ class _Window:
     stop: int
     questions: dict[int, list[int]]
 
+    def of(self, examples: Examples) -> Vectors:
+        """Give the vectors of the chunks."""
+        return examples.documents[self.document][self.start : self.stop]
 
-def _windows(examples: Examples, questions: Numbers) -> Iterator[_Window]:
+
+def _windows(examples: Examples) -> Iterator[Window]:
     """Cut the documents that are asked about."""
     about: dict[int, dict[int, list[int]]] = {}
-    for which in questions.tolist():
-        document, chunk = examples.places[which].tolist()
+    for which, (document, chunk) in enumerate(examples.places.tolist()):
         about.setdefault(document, {}).setdefault(chunk, []).append(which)
     for document, by_chunk in sorted(about.items()):
         count = len(examples.documents[document])
         for start in range(0, count, SPAN):
             inside = {chunk: by_chunk[chunk] for chunk in range(start, min(start + SPAN, count)) if chunk in by_chunk}
             if inside:
-                yield _Window(document, start, min(start + SPAN, count), inside)
+                yield Window(document, start, min(start + SPAN, count), inside)
 
 
 class _Course(Course[SituatingHead]):
     def __init__(
-        self, head: SituatingHead, examples: Examples, questions: Numbers, steps: int, rng: np.random.Generator
+        self, head: SituatingHead, examples: Examples, windows: Sequence[Window], steps: int, rng: np.random.Generator
     ) -> None:
-        self._head, self._examples, self._rng = head, examples, rng
-        self._windows = list(_windows(examples, questions))
-        if not self._windows:
-            raise InputError("got questions about the documents that were kept apart only, wanted some about others too")
+        self._head, self._examples, self._windows, self._rng = head, examples, windows, rng
         self._student = Student(head)
         rates: list[dict[str, Any]] = [
-            {"params": [self._student.shares], "lr": SHARES_RATE, "weight_decay": 0.0},
-            {"params": [weight for name, weight in self._student.named_parameters() if name != "shares"]},
+            {"params": self._student.shares, "lr": SHARES_RATE, "weight_decay": 0.0},
+            {"params": self._student.attention},
         ]
         self._optimizer = torch.optim.AdamW(rates, lr=RATE, weight_decay=DECAY)
+        first = int(SHARES_FIRST * steps) if head.heads else 0
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: min(1.0, (step + 1) / WARM_UP) * max(0.02, 1 - step / max(steps, 1))
+            self._optimizer, [lambda step: _rate(step, steps), lambda step: _rate(step - first, steps - first)]
         )
         self._waiting: list[int] = []
 
@@ -143,7 +155,10 @@ class _Course(Course[SituatingHead]):
         guard = None
         if self._examples.without is not None:
             guard = asked @ vectors[there].T > (asked * vectors[rows, columns]).sum(1, keepdim=True)
-            vectors[rows, columns] = torch.from_numpy(self._examples.without[drawn])
+            without = torch.from_numpy(self._examples.without[drawn])
+            lost = torch.zeros_like(means).index_add_(0, rows, vectors[rows, columns] - without)
+            means = means - lost / torch.tensor([[len(self._examples.documents[window.document])] for window in windows])
+            vectors[rows, columns] = without
         right = (torch.cumsum(there.flatten().int(), 0) - 1).reshape(there.shape)[rows, columns].long()
         scores = asked @ self._student(vectors, means, there)[there].T / TEMPERATURE
         if guard is not None:
@@ -166,28 +181,33 @@ class _Course(Course[SituatingHead]):
         taken, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
         return taken
 
-    def _laid_out(self, windows: Sequence[_Window]) -> tuple[Windows, Means, There]:
+    def _laid_out(self, windows: Sequence[Window]) -> tuple[Windows, Means, There]:
         """Put windows side by side, filled up with zeros."""
-        documents = self._examples.documents
         longest = max(window.stop - window.start for window in windows)
         vectors = np.zeros((len(windows), longest, self._examples.dim), np.float32)
         there = np.zeros((len(windows), longest), np.bool_)
         for row, window in enumerate(windows):
-            part = documents[window.document][window.start : window.stop]
+            part = window.of(self._examples)
             vectors[row, : len(part)], there[row, : len(part)] = part, True
-        means: Vectors = np.stack([documents[window.document].mean(axis=0) for window in windows])
+        means = self._examples.means[[window.document for window in windows]]
         return torch.from_numpy(vectors), torch.from_numpy(means), torch.from_numpy(there)
+
+
+def _rate(step: int, steps: int) -> float:
+    """Give the share of the learning rate: it rises, then falls in a line; 0 before the first step."""
+    return max(0.0, min(1.0, (step + 1) / WARM_UP)) * max(0.02, 1 - step / max(steps, 1)) if step >= 0 else 0.0
 
 
 class Student(torch.nn.Module):
     """The head with its weights as parameters; for windows that are no longer than what a chunk looks at."""
 
     def __init__(self, head: SituatingHead) -> None:
-        """Begin near the chunks' own vectors: some of the document and of the neighbours, and nothing from attention."""
+        """Begin at the chunks' own vectors."""
         super().__init__()
         self._heads, self._width = head.heads, head.width
         inner = head.heads * head.width
-        self.shares = torch.nn.Parameter(torch.tensor([0.0, 0.2, 0.1]))
+        self.near = torch.nn.Parameter(torch.zeros(2 * NEAR + 1))
+        self.document_share = torch.nn.Parameter(torch.zeros(1))
         self.queries, self.keys, self.values = (_random(inner, head.dim) for _ in range(3))
         self.output = torch.nn.Parameter(torch.zeros(head.dim, inner))
         self.distances = torch.nn.Parameter(torch.zeros(head.heads, 2 * REACH + 1))
@@ -195,12 +215,22 @@ class Student(torch.nn.Module):
 
     def forward(self, vectors: Windows, means: Means, there: There) -> Windows:
         """Situate the chunks of windows."""
-        own, document, near = self.shares
-        before = torch.nn.functional.pad(vectors[:, :-1], (0, 0, 1, 0))
-        after = torch.nn.functional.pad(vectors[:, 1:], (0, 0, 0, 1))
-        situated: torch.Tensor = (1 + own) * vectors + document * means[:, None] + near / 2 * (before + after)
-        situated += self._attended(vectors, means, there) @ self.output.T
-        return situated
+        count = vectors.shape[1]
+        padded = torch.nn.functional.pad(vectors, (0, 0, NEAR, NEAR))
+        situated: torch.Tensor = vectors + self.document_share * means[:, None]
+        for place, share in enumerate(self.near):
+            situated = situated + share * padded[:, place : place + count]
+        return situated + self._attended(vectors, means, there) @ self.output.T if self._heads else situated
+
+    @property
+    def shares(self) -> list[torch.nn.Parameter]:
+        """The weights that do not look at what the chunks say."""
+        return [self.near, self.document_share]
+
+    @property
+    def attention(self) -> list[torch.nn.Parameter]:
+        """The other weights."""
+        return [self.queries, self.keys, self.values, self.output, self.distances, self.document]
 
     def _attended(self, vectors: Windows, means: Means, there: There) -> Found:
         batch, count, _ = vectors.shape
@@ -222,5 +252,6 @@ class Student(torch.nn.Module):
 
 def _random(count: int, dim: int) -> torch.nn.Parameter:
     weight = torch.empty(count, dim)
-    torch.nn.init.kaiming_uniform_(weight, a=5**0.5)
+    if count:
+        torch.nn.init.kaiming_uniform_(weight, a=5**0.5)
     return torch.nn.Parameter(weight)

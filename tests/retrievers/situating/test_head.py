@@ -29,7 +29,7 @@ def filled(seed: int = 0) -> SituatingHead:
 def one_by_one(own: SituatingHead, chunks: np.ndarray) -> np.ndarray:
     """Situate each chunk by the formula, in float64 and without the linear algebra that the head uses."""
     vectors, arrays = chunks.astype(float), {name: array.astype(float) for name, array in own._arrays.items()}
-    shares, mean = arrays["shares"], vectors.mean(axis=0)
+    mean = vectors.mean(axis=0)
     situated = []
     for place, chunk in enumerate(vectors):
         around = range(max(0, place - head.SPAN), min(len(vectors), place + head.SPAN + 1))
@@ -44,8 +44,9 @@ def one_by_one(own: SituatingHead, chunks: np.ndarray) -> np.ndarray:
             scores += np.append(arrays["distances"][number][distances], arrays["document"][number])
             weights = np.exp(scores - scores.max())
             found.append(np.einsum("s,sw->w", weights / weights.sum(), np.einsum("sd,wd->sw", seen, values)))
-        neighbours = sum((vectors[other] for other in (place - 1, place + 1) if 0 <= other < len(vectors)), np.zeros(DIM))
-        residual = shares[0] * chunk + shares[1] * mean + shares[2] / 2 * neighbours
+        near = range(max(0, place - head.NEAR), min(len(vectors), place + head.NEAR + 1))
+        residual = sum(arrays["near"][other - place + head.NEAR] * vectors[other] for other in near)
+        residual = residual + arrays["document_share"] * mean
         situated.append(chunk + residual + np.einsum("dw,w->d", arrays["output"], np.concatenate(found)))
     return np.array(situated)
 
@@ -130,4 +131,4 @@ def test_wrong_input_is_named() -> None:
     with pytest.raises(InputError, match="names of documents"):
         own.situate_grouped(some(3), ["a", "b"])
     with pytest.raises(InputError, match="at least 1"):
-        SituatingHead(DIM, heads=0)
+        SituatingHead(DIM, heads=-1)
