@@ -1,4 +1,4 @@
-"""Rarebit for LangChain: a vector store, a retriever, filters from structured queries, and a filter of near-duplicates."""
+"""Rarebit for LangChain: a vector store, a retriever, situated embeddings, and filters."""
 
 from rarebit.extras import require
 
@@ -6,8 +6,18 @@ require("langchain_core", "langchain")
 
 # What follows needs langchain-core, and is imported only once it is known to be there.
 from rarebit.integrations.langchain.filters import RarebitTranslator  # noqa: E402
+from rarebit.integrations.langchain.indexing import Indexed, index_documents  # noqa: E402
 from rarebit.integrations.langchain.near_duplicates import NearDuplicateFilter  # noqa: E402
 from rarebit.integrations.langchain.retriever import RarebitRetriever  # noqa: E402
+from rarebit.integrations.langchain.situated import SituatedEmbeddings  # noqa: E402
 from rarebit.integrations.langchain.vector_store import RarebitVectorStore  # noqa: E402
 
-__all__ = ["NearDuplicateFilter", "RarebitRetriever", "RarebitTranslator", "RarebitVectorStore"]
+__all__ = [
+    "Indexed",
+    "NearDuplicateFilter",
+    "RarebitRetriever",
+    "RarebitTranslator",
+    "RarebitVectorStore",
+    "SituatedEmbeddings",
+    "index_documents",
+]

@@ -8,7 +8,9 @@ from difflib import get_close_matches
 from typing import Any, TypedDict
 
 from rarebit.errors import InputError
+from rarebit.integrations.langchain.situated import SituatedEmbeddings
 from rarebit.integrations.model_fingerprint import fingerprint_of
+from rarebit.integrations.situated_name import check_metric
 from rarebit.integrations.tenancy import Rows, bound
 from rarebit.retrievers.collection import Collection, EmbeddingFingerprint
 from rarebit.retrievers.collection.settings import Metric
@@ -67,14 +69,21 @@ def collection_for(
     """
     _check_known(settings)
     if collection is None:
+        if isinstance(embedding, SituatedEmbeddings):
+            settings = {"metric": "inner_product", **settings}
         tenant = None if tenant is None else checked_name(tenant)  # before a file is made
         fingerprint = settings.get("fingerprint") or fingerprint_of(embedding)
-        return bound(Collection.open(path, **{**settings, "fingerprint": fingerprint}), tenant)
+        opened = Collection.open(path, **{**settings, "fingerprint": fingerprint})
+        if isinstance(embedding, SituatedEmbeddings):
+            check_metric(opened)
+        return bound(opened, tenant)
     given = [*(["path"] if path is not None else []), *settings]
     if given:
         raise InputError(f"got collection= together with {given}, wanted either: pass these to Collection.open() instead")
     opened, rows = bound(collection, tenant)
     opened.check_fingerprint(fingerprint_of(embedding))
+    if isinstance(embedding, SituatedEmbeddings):
+        check_metric(opened)
     return opened, rows
 
 

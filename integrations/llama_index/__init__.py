@@ -5,6 +5,7 @@ from rarebit.extras import require
 require("llama_index.core", "llama-index")
 
 from rarebit.integrations.llama_index.near_duplicates import NearDuplicatePostprocessor  # noqa: E402
+from rarebit.integrations.llama_index.situated import SituatedEmbedding, SituateNodes  # noqa: E402
 from rarebit.integrations.llama_index.vector_store import RarebitVectorStore  # noqa: E402
 
-__all__ = ["NearDuplicatePostprocessor", "RarebitVectorStore"]
+__all__ = ["NearDuplicatePostprocessor", "RarebitVectorStore", "SituateNodes", "SituatedEmbedding"]

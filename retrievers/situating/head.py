@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 Arrays: TypeAlias = dict[str, npt.NDArray[np.float32]]
 Projected: TypeAlias = Float32[npt.NDArray[np.float32], "heads n width"]
+
+SHIPPED: Final = Path(__file__).parent / "shipped"
 
 CONFIG_FILE: Final = "config.json"
 ARRAYS_FILE: Final = "situating_head.safetensors"
@@ -86,6 +89,12 @@ class SituatingHead:
         """What was measured in training; None if nothing was trained."""
         self._arrays = {name: np.zeros(shape, np.float32) for name, shape in self._shapes().items()}
 
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of the weights, in hexadecimal: two heads that do the same have the same one."""
+        parts = [name.encode() + array.tobytes() for name, array in sorted(self._arrays.items()) if array.size]
+        return sha256(b"".join(parts)).hexdigest()[:8]
+
     def situate(self, chunks: VectorsLike) -> Vectors:
         """Situate the chunks of one document.
 
@@ -111,26 +120,48 @@ class SituatingHead:
         situated += self._attended(vectors, mean)
         return situated
 
-    def situate_grouped(self, chunks: VectorsLike, documents: Sequence[Hashable]) -> Vectors:
+    def situate_grouped(
+        self, chunks: VectorsLike, documents: Sequence[Hashable], order: Sequence[float] | None = None
+    ) -> Vectors:
         """Situate the chunks of many documents.
 
         Args:
-            chunks: (n, dim) vectors; those of a document in their order, whatever stands between them.
+            chunks: (n, dim) vectors.
             documents: n names, which say what belongs together.
+            order: n numbers by which the chunks of a document are put in order; as they are given if left out.
 
         Returns:
             (n, dim) float32, in the order given.
+
+        Raises:
+            InputError: and its kinds, for vectors as in :meth:`situate`, or not one name and number for each.
         """
         vectors = as_vectors(chunks, dim=self.dim)
-        if len(documents) != len(vectors):
-            raise InputError(f"got {len(vectors)} chunks and {len(documents)} names of documents, wanted one a chunk")
+        if not len(documents) == len(vectors) == len(vectors if order is None else order):
+            raise InputError(
+                f"got {len(vectors)} chunks, {len(documents)} names of documents"
+                f"{'' if order is None else f' and {len(order)} numbers of their order'}, wanted one of each a chunk"
+            )
+        ranked = range(len(vectors)) if order is None else np.argsort(np.asarray(order, dtype=float), kind="stable").tolist()
         places: dict[Hashable, list[int]] = {}
-        for place, document in enumerate(documents):
-            places.setdefault(document, []).append(place)
+        for place in ranked:
+            places.setdefault(documents[place], []).append(place)
         situated = np.empty_like(vectors)
         for own in places.values():
             situated[own] = self.situate(vectors[own])
         return situated
+
+    @classmethod
+    def shipped(cls, dim: int) -> SituatingHead:
+        """Give the head that comes with Rarebit: shares by distance alone, so for vectors of any dimension.
+
+        It was trained without labels, on MiniLM's vectors of novels and of Python's documentation; the command is
+        ``python -m rarebit.cookbook.train_situating_head``.
+        """
+        kept = cls.from_pretrained(SHIPPED)
+        head = cls(dim, heads=0)
+        shares = {name: kept._arrays[name] for name in ("near", "document_share")}
+        return head.with_arrays({**head._arrays, **shares}, kept.report)
 
     @classmethod
     def fit(
