@@ -6,5 +6,6 @@ order, and adds to each what its surroundings say about it.
 
 from rarebit.retrievers.situating.examples import Examples, RemovedSentence, removed_sentences, unlabelled
 from rarebit.retrievers.situating.head import SituatingHead, SituatingReport
+from rarebit.retrievers.situating.spans import locate
 
-__all__ = ["Examples", "RemovedSentence", "SituatingHead", "SituatingReport", "removed_sentences", "unlabelled"]
+__all__ = ["Examples", "RemovedSentence", "SituatingHead", "SituatingReport", "locate", "removed_sentences", "unlabelled"]
