@@ -160,7 +160,7 @@ def test_what_our_own_splitter_cuts_is_found_where_it_says() -> None:
 
 
 def test_ten_thousand_chunks_of_a_long_document_are_found() -> None:
-    # Under a second; from the beginning of the document each time it would be an hour.
+    # Each search begins where the chunk before begins, so the time is that of reading the document about once.
     document = "the same line again and again, 狐狸 " * 150_000
     step, length = len(document) // 10_000, len(document) // 8_000
     spans = [(start, start + length) for start in range(0, len(document) - length, step)]
