@@ -47,7 +47,7 @@ def one_by_one(own: SituatingHead, chunks: np.ndarray) -> np.ndarray:
         near = range(max(0, place - head.NEAR), min(len(vectors), place + head.NEAR + 1))
         residual = sum(arrays["near"][other - place + head.NEAR] * vectors[other] for other in near)
         residual = residual + arrays["document_share"] * mean
-        situated.append(chunk + residual + np.einsum("dw,w->d", arrays["output"], np.concatenate(found)))
+        situated.append(chunk + residual + np.einsum("dw,w->d", arrays["output"], np.concatenate([*found, []])))
     return np.array(situated)
 
 
@@ -132,3 +132,33 @@ def test_wrong_input_is_named() -> None:
         own.situate_grouped(some(3), ["a", "b"])
     with pytest.raises(InputError, match="at least 1"):
         SituatingHead(DIM, heads=-1)
+
+
+def test_chunks_are_put_in_order_document_by_document() -> None:
+    own, one, other = filled(3), some(9, seed=1), some(4, seed=2)
+    names, order = ["one"] * 9 + ["other"] * 4, [*range(9), *range(4)]
+    wanted = np.concatenate([own.situate(one), own.situate(other)])
+    drawn = np.random.default_rng(0).permutation(13)
+    mixed = np.concatenate([one, other])[drawn]
+    found = own.situate_grouped(mixed, [names[place] for place in drawn], [order[place] for place in drawn])
+    assert np.allclose(found, wanted[drawn], atol=1e-6)
+    with pytest.raises(InputError, match="3 chunks, 3 names of documents and 2 numbers of their order"):
+        own.situate_grouped(some(3), "abc", [1, 2])
+
+
+def test_the_shipped_head_lends_shares_in_any_dimension() -> None:
+    shipped = SituatingHead.shipped(DIM)
+    chunks = some(20)
+    assert np.allclose(shipped.situate(chunks), one_by_one(shipped, chunks), atol=1e-5)
+    assert shipped.report is not None
+    assert shipped.report.trained < shipped.report.plain
+    assert 0 < shipped._arrays["document_share"][0] < 1
+    assert np.abs(shipped._arrays["near"]).max() < 0.5
+    assert SituatingHead.shipped(7).fingerprint == shipped.fingerprint
+
+
+def test_a_fingerprint_is_of_what_a_head_does(tmp_path: Path) -> None:
+    one, same, other = filled(1), filled(1), filled(2)
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+    one.save_pretrained(tmp_path)
+    assert SituatingHead.from_pretrained(tmp_path).fingerprint == one.fingerprint
