@@ -113,7 +113,7 @@ class SituatingHead:
     def situate_among(self, vectors: Vectors, mean: npt.NDArray[np.float32]) -> Vectors:
         """Situate neighbouring chunks, (n, dim), of a document whose chunks have a mean, (dim,)."""
         before, own, after = np.split(self._arrays["near"], [NEAR, NEAR + 1])
-        situated: Vectors = (1 + own) * vectors + self._arrays["document_share"] * mean
+        situated: Vectors = np.multiply(1 + own, vectors, dtype=np.float32) + self._arrays["document_share"] * mean
         for distance in range(1, min(NEAR, len(vectors) - 1) + 1):
             situated[distance:] += before[-distance] * vectors[:-distance]
             situated[:-distance] += after[distance - 1] * vectors[distance:]

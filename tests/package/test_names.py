@@ -27,8 +27,21 @@ FACE = {
         *("RaBitQ", "RankedProduct", "RecurrentBinary", "Rotation", "Scalar", "SearchableCodec", "TrellisCode", "VarianceCode"),
         *("choose", "codec_named", "load_codec", "restore_codec"),
     ],
-    "rarebit.integrations.langchain": ["NearDuplicateFilter", "RarebitRetriever", "RarebitTranslator", "RarebitVectorStore"],
-    "rarebit.integrations.llama_index": ["NearDuplicatePostprocessor", "RarebitVectorStore"],
+    "rarebit.integrations.langchain": [
+        "Indexed",
+        "NearDuplicateFilter",
+        "RarebitRetriever",
+        "RarebitTranslator",
+        "RarebitVectorStore",
+        "SituatedEmbeddings",
+        "index_documents",
+    ],
+    "rarebit.integrations.llama_index": [
+        "NearDuplicatePostprocessor",
+        "RarebitVectorStore",
+        "SituateNodes",
+        "SituatedEmbedding",
+    ],
     "llama_index.postprocessor.rarebit": ["NearDuplicatePostprocessor"],
     "rarebit.retrievers.importing": [
         *("ChromaSource", "ImportReport", "LlamaIndexSource", "NumpySource", "ParquetSource", "Rows", "Source"),
