@@ -5,6 +5,7 @@ order, and adds to each what its surroundings say about it. :class:`LateChunking
 document whole, and makes each chunk's vector of the chunk's own tokens (arXiv 2409.04701).
 """
 
+from rarebit.retrievers.situating.context_blocks import block_contexts, grouped_contexts
 from rarebit.retrievers.situating.examples import Examples, RemovedSentence, removed_sentences, unlabelled
 from rarebit.retrievers.situating.head import SituatingHead, SituatingReport
 from rarebit.retrievers.situating.late_chunking import LateChunking
@@ -16,6 +17,8 @@ __all__ = [
     "RemovedSentence",
     "SituatingHead",
     "SituatingReport",
+    "block_contexts",
+    "grouped_contexts",
     "locate",
     "removed_sentences",
     "unlabelled",
