@@ -2,8 +2,8 @@
 
 :class:`SituatingHead` works over the vectors of any embedding model: it looks at the vectors of a document's chunks, in their
 order, and adds to each what its surroundings say about it. :class:`LateChunking` works with a local encoder: it encodes the
-document whole, and makes each chunk's vector of the chunk's own tokens (arXiv 2409.04701). :class:`TwoEncoders` sums
-what one encoder says of a chunk and another of the chunk together with the block of chunks around it, as the paper does.
+document whole, and makes each chunk's vector of the chunk's own tokens (arXiv 2409.04701). :class:`TwoEncoders` and
+:class:`SitEmb` are the paper's own: models that were trained to read a chunk together with the block of chunks around it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from rarebit.retrievers.situating.late_chunking import LateChunking
 from rarebit.retrievers.situating.spans import locate
 
 if TYPE_CHECKING:
+    from rarebit.retrievers.situating.sitemb import SitEmb
     from rarebit.retrievers.situating.two_encoders import TwoEncoders
 
 __all__ = [
     "Examples",
     "LateChunking",
     "RemovedSentence",
+    "SitEmb",
     "SituatingHead",
     "SituatingReport",
     "TwoEncoders",
@@ -34,7 +36,10 @@ __all__ = [
     "unlabelled",
 ]
 
-_HOMES = {"TwoEncoders": "rarebit.retrievers.situating.two_encoders"}
+_HOMES = {
+    "SitEmb": "rarebit.retrievers.situating.sitemb",
+    "TwoEncoders": "rarebit.retrievers.situating.two_encoders",
+}
 
 
 def __getattr__(name: str) -> Any:
