@@ -4,6 +4,8 @@
 order, and adds to each what its surroundings say about it. :class:`LateChunking` works with a local encoder: it encodes the
 document whole, and makes each chunk's vector of the chunk's own tokens (arXiv 2409.04701). :class:`TwoEncoders` and
 :class:`SitEmb` are the paper's own: models that were trained to read a chunk together with the block of chunks around it.
+:func:`extend_context` makes an encoder read more at once, and :func:`passkey_report` measures how far it really reads (arXiv
+2404.12096).
 """
 
 from __future__ import annotations
@@ -18,34 +20,43 @@ from rarebit.retrievers.situating.late_chunking import LateChunking
 from rarebit.retrievers.situating.spans import locate
 
 if TYPE_CHECKING:
+    from rarebit.retrievers.situating.context_extension import extend_context
+    from rarebit.retrievers.situating.passkey import PasskeyReport, passkey_report
     from rarebit.retrievers.situating.sitemb import SitEmb
     from rarebit.retrievers.situating.two_encoders import TwoEncoders
 
 __all__ = [
     "Examples",
     "LateChunking",
+    "PasskeyReport",
     "RemovedSentence",
     "SitEmb",
     "SituatingHead",
     "SituatingReport",
     "TwoEncoders",
     "block_contexts",
+    "extend_context",
     "grouped_contexts",
     "locate",
+    "passkey_report",
     "removed_sentences",
     "unlabelled",
 ]
 
+# Loaded when they are first used: these need torch.
 _HOMES = {
-    "SitEmb": "rarebit.retrievers.situating.sitemb",
-    "TwoEncoders": "rarebit.retrievers.situating.two_encoders",
+    "PasskeyReport": "passkey",
+    "SitEmb": "sitemb",
+    "TwoEncoders": "two_encoders",
+    "extend_context": "context_extension",
+    "passkey_report": "passkey",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'rarebit.retrievers.situating' has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

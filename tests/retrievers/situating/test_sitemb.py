@@ -51,6 +51,20 @@ def test_what_is_read_side_by_side_changes_nothing(base: Path, side: str) -> Non
     np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, atol=CLOSE)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_batches_are_filled_up_on_the_side_of_the_tokenizer(base: Path, side: str) -> None:
+    seen: list[dict[str, Any]] = []
+    hook = parts(base)[0].register_forward_pre_hook(lambda _, __, given: seen.append(given), with_kwargs=True)
+    try:
+        over(base, side=side).embed_queries(["bab bab bab", "bab"])
+    finally:
+        hook.remove()
+    there, positions = (seen[0][name].numpy() for name in ("attention_mask", "position_ids"))
+    assert there[:, 0 if side == "left" else -1].tolist() == [1, 0]
+    for row, counted in zip(there, positions, strict=True):
+        assert counted[row == 1].tolist() == list(range(row.sum()))
+
+
 def test_only_the_situated_vector_depends_on_the_context(base: Path) -> None:
     own, chunks = over(base), prose(6)
     changed = [*chunks[:2], "bab bong", *chunks[3:]]
