@@ -16,6 +16,7 @@ from jaxtyping import Float32
 
 from rarebit.arrays import Queries, Vectors
 from rarebit.errors import InputError
+from rarebit.retrievers.situating.grouping import places_by_document
 
 Found: TypeAlias = Float32[npt.NDArray[np.float32], "found dim"]
 
@@ -75,17 +76,8 @@ def grouped_contexts(
         InputError: as :func:`block_contexts`, or there is not one name and number for each chunk.
     """
     texts = checked_texts(chunks, "chunk")
-    if not len(documents) == len(texts) == len(texts if order is None else order):
-        raise InputError(
-            f"got {len(texts)} chunks, {len(documents)} names of documents"
-            f"{'' if order is None else f' and {len(order)} numbers of their order'}, wanted one of each a chunk"
-        )
-    ranked = range(len(texts)) if order is None else np.argsort(np.asarray(order, dtype=float), kind="stable").tolist()
-    places: dict[Hashable, list[int]] = {}
-    for place in ranked:
-        places.setdefault(documents[place], []).append(place)
     contexts = [""] * len(texts)
-    for own in places.values():
+    for own in places_by_document(len(texts), documents, order).values():
         found = block_contexts([texts[place] for place in own], block=block, joiner=joiner)
         for place, context in zip(own, found, strict=True):
             contexts[place] = context

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from rarebit.arrays import Vectors, VectorsLike, as_vectors
 from rarebit.errors import InputError
 from rarebit.extras import require
+from rarebit.retrievers.situating.grouping import places_by_document
 
 if TYPE_CHECKING:
     from rarebit.retrievers.situating.examples import Examples
@@ -137,17 +138,8 @@ class SituatingHead:
             InputError: and its kinds, for vectors as in :meth:`situate`, or not one name and number for each.
         """
         vectors = as_vectors(chunks, dim=self.dim)
-        if not len(documents) == len(vectors) == len(vectors if order is None else order):
-            raise InputError(
-                f"got {len(vectors)} chunks, {len(documents)} names of documents"
-                f"{'' if order is None else f' and {len(order)} numbers of their order'}, wanted one of each a chunk"
-            )
-        ranked = range(len(vectors)) if order is None else np.argsort(np.asarray(order, dtype=float), kind="stable").tolist()
-        places: dict[Hashable, list[int]] = {}
-        for place in ranked:
-            places.setdefault(documents[place], []).append(place)
         situated = np.empty_like(vectors)
-        for own in places.values():
+        for own in places_by_document(len(vectors), documents, order).values():
             situated[own] = self.situate(vectors[own])
         return situated
 
