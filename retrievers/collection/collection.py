@@ -267,7 +267,8 @@ class Collection(RowOperations, Searches):
         """Give the space of deleted rows back to the disk; returns the bytes that came free.
 
         Searches go on meanwhile, other writes wait. The file is written anew, so it takes as long, and as much free space. A
-        process that is killed leaves the file as it was.
+        process that is killed leaves the file as it was. What another reads from for longer than a second at the end stays
+        until it is done, and comes free with a later write.
         """
         return self._engine.storage.compact()
 

@@ -20,7 +20,7 @@ from rarebit import errors
 from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.schema import APPLICATION_ID, FORMAT_VERSION, TABLES, lexical_table
 from rarebit.retrievers.collection.sqlite_errors import translated
-from rarebit.retrievers.collection.waiting import execute_when_free
+from rarebit.retrievers.collection.waiting import empty_log, execute_when_free
 
 Connection: TypeAlias = sqlite3.Connection
 
@@ -156,7 +156,8 @@ class Storage:
     def compact(self) -> int:
         """Give the space of what was deleted back to the disk, in one transaction; returns the bytes that came free.
 
-        Takes as long as writing the file anew, and needs its size again in free space meanwhile.
+        Takes as long as writing the file anew, and needs its size again in free space meanwhile. What someone reads from for
+        longer than a second stays, and comes free with a later write.
         """
         self.check_writable()
         before = self.file_bytes()
@@ -164,8 +165,8 @@ class Storage:
             self._check_no_filter_is_running()
             for statement in ("INSERT INTO lexical (lexical) VALUES ('optimize')", "VACUUM"):
                 execute_when_free(connection, statement, self.lock_timeout)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return before - self.file_bytes()
+            empty_log(connection, self.lock_timeout)
+        return max(0, before - self.file_bytes())
 
     def copy_to(self, target: Path) -> None:
         """Write one commit of the collection to another path, whole or not at all, and sync it to the disk."""

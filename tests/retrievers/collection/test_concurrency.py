@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +231,26 @@ def test_a_process_that_writes_nearly_all_the_time_leaves_others_their_turn(tmp_
             finally:
                 busy.kill()
         assert len(collection) == 5
+
+
+def test_compaction_keeps_no_writer_waiting_for_a_reader(tmp_path: Path) -> None:
+    path = tmp_path / "c.rarebit"
+    with Collection.open(path) as collection, Collection.open(path, lock_timeout=5) as other:
+        collection.add(np.ones((500, 16)), texts=["some text"] * 500)
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM state").fetchone()
+            collection.add(np.ones((10, 16)), ids=[f"later {row}" for row in range(10)])
+            compaction = threading.Thread(target=collection.compact)
+            compaction.start()
+            while compaction.is_alive():
+                other.add([np.ones(16)], ids=["meanwhile"])
+            compaction.join()
+            assert Path(f"{path}-wal").stat().st_size, "the reader kept nothing: this test tests nothing"
+        collection.delete_all()
+        assert collection.compact()
+        assert not Path(f"{path}-wal").stat().st_size
+        assert collection.check() == []
 
 
 def test_every_kind_of_write_waits_for_another_process_and_then_says_so(tmp_path: Path) -> None:
