@@ -20,7 +20,7 @@ from rarebit.retrievers.collection.checksums import of_parts
 from rarebit.retrievers.near_duplicates import stored as near_duplicates
 
 APPLICATION_ID: Final = 0x52524231  # "RRB1", in the header of the file
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 
 REMOVALS_KEPT: Final = 10_000
 """Deletions that a reader can follow one by one; one that is further behind reads all codes again."""
@@ -60,7 +60,7 @@ CREATE TABLE rows (
 );
 CREATE TABLE lists (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1), centroids BLOB NOT NULL, probes INTEGER NOT NULL,
-    row_count INTEGER NOT NULL, checksum INTEGER NOT NULL
+    deeper_probes INTEGER NOT NULL, row_count INTEGER NOT NULL, checksum INTEGER NOT NULL
 );
 CREATE TABLE codes (row_id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, list INTEGER NOT NULL, code BLOB NOT NULL);
 CREATE TABLE fine (row_id INTEGER PRIMARY KEY, code BLOB NOT NULL);

@@ -21,8 +21,11 @@ LIST_ROWS = 256
 one by one, which is as fast, and a list costs half a block."""
 
 
-EVERY_LIST = 0.25
-"""Share of the rows that a filter finds above which all lists are scanned: those without any are not worth finding out."""
+MANY = 0.25
+"""Share of the rows that a filter finds above which a sample says which lists hold many of them."""
+
+SAMPLED = 17
+"""One in so many rows is in a sample."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,14 @@ class Look:
         available: how many rows may be found.
         allowed: the places that may be found; None for all.
         lists: the lists to scan for each query; None for all.
+        may_miss: whether fewer rows than may be found might lie in these lists.
         one_by_one: the only places to look at, without a scan.
     """
 
     available: int
     allowed: Mask | None = None
     lists: Lists | None = None
+    may_miss: bool = False
     one_by_one: Places | None = None
 
 
@@ -150,6 +155,8 @@ class Segment:
         else:
             scan = self.scanner.candidates if rough else self.scanner.search
             scores, places = scan(prepared, k, look.allowed, look.lists)
+            if look.may_miss and (places[:, -1] < 0).any():
+                scores, places = scan(prepared, k, look.allowed, None)
         row_ids = self.numbers.at(places)
         row_ids[places < 0] = NOWHERE
         if self.numbers.order is None:
@@ -180,7 +187,10 @@ class Segment:
         places = self._living(places)
         mask = np.zeros(len(self), dtype=np.bool_)
         mask[places] = True
-        return Look(len(places), mask, self._lists_with(places, selection, queries))
+        if self.list_sizes is not None and near is not None:
+            lists = self._near_lists_with(places, near)
+            return Look(len(places), mask, lists, may_miss=lists is not None)
+        return Look(len(places), mask, self._lists_of(selection, queries))
 
     def _at_owner(self, start: int, stop: int, selection: Selection, queries: int) -> Look:
         """Look at all rows of one tenant: in its list, or one by one."""
@@ -204,12 +214,24 @@ class Segment:
         least = int(self.list_sizes[near.usual].sum(axis=1).min()) - (len(self) - self.count)
         return near.usual if least >= k else None
 
-    def _lists_with(self, places: Places, selection: Selection, queries: int) -> Lists | None:
-        """Give the lists that hold some of these places; None for all."""
-        if self.list_sizes is not None and len(places) <= EVERY_LIST * len(self):
-            with_some = self.scanner.lists_with(places)
-        elif self.list_sizes is None and self.scanner.list_count > 1 and selection.owners is not None:
-            with_some = self.owners.lists_of(selection.owners)
-        else:
+    def _near_lists_with(self, places: Places, near: NearLists) -> Lists | None:
+        """Give the nearest lists that hold some of these places, or none beyond which many lie; None for all lists."""
+        if not len(places):
             return None
-        return np.tile(with_some, (queries, 1))
+        share = len(places) / len(self)
+        most, many = near.among(share), share > MANY
+        with_some = self.scanner.lists_with(places[::SAMPLED] if many else places)
+        if len(with_some) <= most:
+            return None if many else np.tile(with_some, (len(near.order), 1))
+        holds = np.zeros(near.order.shape[1], dtype=np.bool_)
+        holds[with_some] = True
+        held = holds[near.order]
+        if not many:
+            return near.order[held].reshape(len(held), -1)[:, :most]
+        return near.order[:, : int((held.cumsum(axis=1) <= most).sum(axis=1).max())]
+
+    def _lists_of(self, selection: Selection, queries: int) -> Lists | None:
+        """Give the lists of the tenants that are selected; None for all."""
+        if self.scanner.list_count == 1 or selection.owners is None:
+            return None
+        return np.tile(self.owners.lists_of(selection.owners), (queries, 1))

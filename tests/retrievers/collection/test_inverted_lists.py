@@ -95,7 +95,7 @@ def test_every_hit_that_can_be_is_found_however_many_are_wanted() -> None:
         assert len(collection.search(QUERIES[0], k)) == min(k, left)
 
 
-def test_filters_look_at_every_list_that_holds_a_match() -> None:
+def test_filters_find_the_nearest_matches_whatever_lists_they_lie_in() -> None:
     collection, vectors = filled()
     for tree, allowed in (
         (Compare("n", "lt", 5), np.arange(ROWS) % 10 < 5),
@@ -115,6 +115,26 @@ def by_place(collection: Collection, matching: np.ndarray, query: np.ndarray, ve
     explained = collection.search(query, 10, filter=Compare("in", "eq", True), explain=True)
     tenth = np.sort(vectors[matching] @ query)[-10]
     return float(np.mean([hit.score >= tenth - 0.01 for hit in explained.hits])), explained.scanned
+
+
+def test_a_filter_looks_at_more_lists_the_fewer_rows_it_finds_but_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    collection, _ = filled()
+    looked = [collection.search(QUERIES[0], 10, filter=Compare("n", "lt", n), explain=True).scanned for n in (10, 5, 2)]
+    plain = collection.search(QUERIES[0], 10, explain=True).scanned
+    assert plain < looked[0] < looked[1] < looked[2] < ROWS
+    monkeypatch.setattr(inverted_lists, "FILTERED", 1e9)
+    assert collection.search(QUERIES[0], 10, filter=Compare("n", "lt", 5), explain=True).scanned == ROWS
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+@pytest.mark.parametrize("side", ["near", "far"])
+def test_half_the_rows_on_one_side_of_the_query(share: float, side: str) -> None:
+    vectors, found = clustered(ROWS), []
+    collection = Collection.open()
+    for query in QUERIES[:4]:
+        rank = np.argsort(np.argsort((vectors @ query) * (-1 if side == "near" else 1)))
+        found.append(by_place(collection, rank < share * ROWS, query, vectors)[0])
+    assert np.mean(found) >= 0.97
 
 
 def test_a_filter_that_has_to_do_with_the_query_is_searched_in_every_list_with_a_match() -> None:
