@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -13,3 +14,27 @@ def _shape_checks(request: pytest.FixtureRequest) -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", unchecked)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny models with random weights, for :func:`support.tiny_encoders.encoder`."""
+    from support import tiny_encoders
+
+    root = tmp_path_factory.mktemp("tiny")
+    return {
+        "bert": tiny_encoders.bert(root / "bert"),
+        "qwen": tiny_encoders.qwen(root / "qwen"),
+        "endless": tiny_encoders.qwen(root / "endless", end=False),
+    }
+
+
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """For models this small a second thread only waits, beside other work for seconds."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

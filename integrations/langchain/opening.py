@@ -69,12 +69,12 @@ def collection_for(
     """
     _check_known(settings)
     if collection is None:
-        if isinstance(embedding, SituatedEmbeddings):
+        if _keeps_lengths(embedding):
             settings = {"metric": "inner_product", **settings}
         tenant = None if tenant is None else checked_name(tenant)  # before a file is made
         fingerprint = settings.get("fingerprint") or fingerprint_of(embedding)
         opened = Collection.open(path, **{**settings, "fingerprint": fingerprint})
-        if isinstance(embedding, SituatedEmbeddings):
+        if _keeps_lengths(embedding):
             check_metric(opened)
         return bound(opened, tenant)
     given = [*(["path"] if path is not None else []), *settings]
@@ -82,9 +82,13 @@ def collection_for(
         raise InputError(f"got collection= together with {given}, wanted either: pass these to Collection.open() instead")
     opened, rows = bound(collection, tenant)
     opened.check_fingerprint(fingerprint_of(embedding))
-    if isinstance(embedding, SituatedEmbeddings):
+    if _keeps_lengths(embedding):
         check_metric(opened)
     return opened, rows
+
+
+def _keeps_lengths(embedding: object) -> bool:
+    return isinstance(embedding, SituatedEmbeddings) and embedding.keeps_lengths
 
 
 def _check_known(settings: Mapping[str, Any]) -> None:

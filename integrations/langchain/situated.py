@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 
-from rarebit.arrays import Vectors, as_vectors
+from rarebit.arrays import Vectors, VectorsLike, as_vectors
 from rarebit.errors import InputError
-from rarebit.integrations.model_fingerprint import fingerprint_of
-from rarebit.integrations.situated_name import situated_name
-from rarebit.retrievers.situating import SituatingHead
+from rarebit.integrations.situated_name import check_model, situated_name
+from rarebit.retrievers.situating import Chunks, Way, method_of
+
+NOTHING = np.empty((0, 0), np.float32)
 
 
 class SituatedEmbeddings(Embeddings):
@@ -33,50 +35,67 @@ class SituatedEmbeddings(Embeddings):
     Bare texts say nothing of their document, and nothing is guessed: :meth:`embed_documents` takes each as a document of one
     chunk. For another store, pass it the vectors of :meth:`embed_chunks`.
 
-    The length of a situated vector means something. The store has to compare by inner product, as Rarebit's does then.
+    Where vectors have lengths that mean something, as a situating head's do, the store has to compare by inner product, as
+    Rarebit's does then.
 
     Args:
-        embeddings: the model; it embeds the queries as they are.
-        head: what situates; :meth:`SituatingHead.shipped` if left out.
+        embeddings: the model; it embeds the queries as they are. None where ``by`` is an encoder of its own.
+        by: what situates; the situating head that comes with Rarebit if left out. Another
+            :class:`~rarebit.retrievers.situating.SituatingHead`; what others do, to compare: ``Plain()``, ``TitleHeaders()``,
+            ``NeighbourWindow()``; or an encoder that reads the chunks in their context by itself: ``LateChunking``,
+            ``TwoEncoders``, ``SitEmb``.
         document_key: metadata key that names the document of a chunk.
         order_key: metadata key of a number by which a document's chunks are put in order, if every one of them has it: by
             default what LangChain's splitters write with ``add_start_index=True``. Otherwise they are in the order given.
+
+    Raises:
+        InputError: ``by`` is nothing that situates; a model and an encoder of its own, or neither.
     """
 
     def __init__(
         self,
-        embeddings: Embeddings,
-        head: SituatingHead | None = None,
+        embeddings: Embeddings | None,
+        by: Way | None = None,
         *,
         document_key: str = "source",
         order_key: str = "start_index",
     ) -> None:
         """Wrap a model; the class explains the arguments."""
+        self._method = method_of(by)
+        check_model(embeddings, self._method)
         self.embeddings = embeddings
         self.document_key = document_key
         self.order_key = order_key
-        self._head = head
 
     @property
     def model_name(self) -> str:
-        """Name the model and the head, so that a collection knows what it was filled with; empty if the model has no name."""
-        return situated_name(fingerprint_of(self.embeddings).name, self._head)
+        """Name the model and what situates, so that a collection knows what it was filled with; empty if that is not known."""
+        return situated_name(self.embeddings, self._method)
+
+    @property
+    def keeps_lengths(self) -> bool:
+        """Whether vectors have lengths that mean something, so that they have to be compared by inner product."""
+        return self._method.keeps_lengths
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query, as the model does."""
+        if self.embeddings is None:
+            return self._method.queries([text])[0].tolist()  # type: ignore[no-any-return]
         return self.embeddings.embed_query(text)
 
     async def aembed_query(self, text: str) -> list[float]:
         """Embed a query, as the model does."""
+        if self.embeddings is None:
+            return await run_in_executor(None, self.embed_query, text)
         return await self.embeddings.aembed_query(text)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts, each as a document of one chunk."""
-        return self._each_alone(self.embeddings.embed_documents(texts))
+        return self._embedded(Chunks.alone(texts))
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts, each as a document of one chunk."""
-        return self._each_alone(await self.embeddings.aembed_documents(texts))
+        return await self._awaited(Chunks.alone(texts))
 
     def embed_chunks(self, chunks: Sequence[Document]) -> list[list[float]]:
         """Embed chunks of documents, situated.
@@ -90,20 +109,18 @@ class SituatedEmbeddings(Embeddings):
         Raises:
             InputError: a chunk's metadata does not name its document.
         """
-        metadatas = [chunk.metadata for chunk in chunks]
-        self.check(metadatas)
-        plain = self.embeddings.embed_documents([chunk.page_content for chunk in chunks])
-        return self.situate(plain, metadatas).tolist()  # type: ignore[no-any-return]
+        return self._embedded(self.chunks([chunk.page_content for chunk in chunks], [chunk.metadata for chunk in chunks]))
 
     async def aembed_chunks(self, chunks: Sequence[Document]) -> list[list[float]]:
         """Do as :meth:`embed_chunks`, with the model's own asynchronous method."""
-        metadatas = [chunk.metadata for chunk in chunks]
-        self.check(metadatas)
-        plain = await self.embeddings.aembed_documents([chunk.page_content for chunk in chunks])
-        return (await run_in_executor(None, self.situate, plain, metadatas)).tolist()  # type: ignore[no-any-return]
+        return await self._awaited(self.chunks([chunk.page_content for chunk in chunks], [chunk.metadata for chunk in chunks]))
 
-    def check(self, metadatas: Sequence[Mapping[str, Any]]) -> None:
-        """Raise InputError unless every chunk's metadata names its document."""
+    def chunks(self, texts: Sequence[str], metadatas: Sequence[Mapping[str, Any]]) -> Chunks:
+        """Say which chunks belong together, by their metadata.
+
+        Raises:
+            InputError: a chunk's metadata does not name its document.
+        """
         for place, metadata in enumerate(metadatas):
             name = metadata.get(self.document_key)
             if not isinstance(name, str | int):
@@ -111,46 +128,32 @@ class SituatedEmbeddings(Embeddings):
                     f"chunk {place} has {name!r} under the metadata key {self.document_key!r}, wanted the name of its "
                     "document: pass document_key= for another key, or use embeddings that are not situated"
                 )
+        numbers = [metadata.get(self.order_key) for metadata in metadatas]
+        order = [float(number) if isinstance(number, int | float) else None for number in numbers]
+        return Chunks(texts, [metadata[self.document_key] for metadata in metadatas], order, metadatas)
 
-    def situate(self, vectors: Vectors | list[list[float]], metadatas: Sequence[Mapping[str, Any]]) -> Vectors:
-        """Situate the model's own vectors of chunks.
+    def to_embed(self, chunks: Chunks) -> list[str]:
+        """Give the texts that the model is to embed for chunks; none where an encoder of its own embeds them."""
+        return self._method.to_embed(chunks)
+
+    def situate(self, chunks: Chunks, vectors: VectorsLike) -> Vectors:
+        """Make the vectors of chunks from those of the texts of :meth:`to_embed`.
 
         Args:
-            vectors: (n, dim).
-            metadatas: n of them.
+            chunks: n of them.
+            vectors: (n, dim); empty where an encoder of its own embeds them.
 
         Returns:
             (n, dim) float32, in the order given.
         """
-        self.check(metadatas)
-        plain = as_vectors(vectors)
-        names = [metadata[self.document_key] for metadata in metadatas]
-        unordered = {
-            name
-            for name, metadata in zip(names, metadatas, strict=True)
-            if not isinstance(metadata.get(self.order_key), int | float)
-        }
-        order = [
-            float(place) if name in unordered else float(metadata[self.order_key])
-            for place, (name, metadata) in enumerate(zip(names, metadatas, strict=True))
-        ]
-        return self._head_for(plain).situate_grouped(plain, names, order)
+        return self._method.situated(chunks, as_vectors(vectors))
 
-    def _each_alone(self, vectors: list[list[float]]) -> list[list[float]]:
-        plain = as_vectors(vectors)
-        return self._head_for(plain).situate_grouped(plain, range(len(plain))).tolist()  # type: ignore[no-any-return]
+    def _embedded(self, chunks: Chunks) -> list[list[float]]:
+        texts = self.to_embed(chunks)
+        plain = NOTHING if self.embeddings is None else self.embeddings.embed_documents(texts)
+        return self.situate(chunks, plain).tolist()  # type: ignore[no-any-return]
 
-    def _head_for(self, vectors: Vectors) -> SituatingHead:
-        return SituatingHead.shipped(vectors.shape[1]) if self._head is None else self._head
-
-
-def plain(embedding: Embeddings) -> Embeddings:
-    """Give the model that embeds single texts."""
-    return embedding.embeddings if isinstance(embedding, SituatedEmbeddings) else embedding
-
-
-def situated(embedding: Embeddings, vectors: Vectors, metadatas: Sequence[Mapping[str, Any]]) -> Vectors:
-    """Situate vectors that :func:`plain` gave, if the model is to."""
-    if not isinstance(embedding, SituatedEmbeddings) or not len(vectors):
-        return vectors
-    return embedding.situate(vectors, metadatas)
+    async def _awaited(self, chunks: Chunks) -> list[list[float]]:
+        texts = self.to_embed(chunks)
+        plain = NOTHING if self.embeddings is None else await self.embeddings.aembed_documents(texts)
+        return (await run_in_executor(None, self.situate, chunks, plain)).tolist()  # type: ignore[no-any-return]

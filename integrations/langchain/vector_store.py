@@ -21,7 +21,7 @@ from rarebit.integrations.langchain.filters import FilterLike, as_filter
 from rarebit.integrations.langchain.importing import filled
 from rarebit.integrations.langchain.opening import CollectionSettings, collection_for
 from rarebit.integrations.langchain.searching import SearchableStore, refuse_unknown
-from rarebit.integrations.langchain.situated import SituatedEmbeddings, plain, situated
+from rarebit.integrations.langchain.situated import SituatedEmbeddings
 from rarebit.integrations.tenancy import Rows
 from rarebit.retrievers.collection.row_operations import Handling
 
@@ -360,15 +360,18 @@ class RarebitVectorStore(SearchableStore):
         return NewPassages.of(texts, metadatas, ids, from_content=self._ids_from_content)
 
     def _to_embed(self, new: NewPassages, batch_size: int | None) -> tuple[Embeddings, list[str], int | None, int]:
-        dim = self._rows.settings.dim
-        if isinstance(self._embedding, SituatedEmbeddings):
-            self._embedding.check(new.metadatas)
-        return plain(self._embedding), new.texts, dim, self._batch_size if batch_size is None else batch_size
+        model, texts, dim = self._embedding, new.texts, self._rows.settings.dim
+        if isinstance(model, SituatedEmbeddings):
+            texts = model.to_embed(model.chunks(texts, new.metadatas))
+            model = model.embeddings or model
+        return model, texts, dim, self._batch_size if batch_size is None else batch_size
 
     def _shown(self, progress: bool | None) -> bool:
         return self._progress if progress is None else progress
 
     def _keep(self, new: NewPassages, vectors: Vectors, near_duplicates: Handling | None) -> list[str]:
-        vectors = situated(self._embedding, vectors, new.metadatas)
+        model = self._embedding
+        if isinstance(model, SituatedEmbeddings):
+            vectors = model.situate(model.chunks(new.texts, new.metadatas), vectors)
         stands = self._rows.add(vectors, new.texts, new.metadatas, new.ids, near_duplicates=near_duplicates)
         return new.answers(stands)

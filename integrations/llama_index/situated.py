@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, SerializeAsAny
 from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 
-from rarebit.arrays import as_vectors
+from rarebit.arrays import Vectors, as_vectors
 from rarebit.errors import InputError
-from rarebit.integrations.model_fingerprint import fingerprint_of
-from rarebit.integrations.situated_name import situated_name
-from rarebit.retrievers.situating import SituatingHead
+from rarebit.integrations.situated_name import check_model, situated_name
+from rarebit.retrievers.situating import Chunks, SituatingMethod, Way, method_of
+
+NOTHING = np.empty((0, 0), np.float32)
 
 
 class SituateNodes(TransformComponent):
@@ -32,36 +35,44 @@ class SituateNodes(TransformComponent):
     alone. They are in the order of their ``start_char_idx`` if every node of the document has one, else in the order given. A
     document's nodes have to come in one call: with ``num_workers``, the pipeline deals out documents, so they do.
 
-    The length of an embedding means something: the store has to compare by inner product.
+    Where embeddings have lengths that mean something, as a situating head's do, the store has to compare by inner product.
     """
 
-    embed_model: SerializeAsAny[BaseEmbedding] = Field(description="Embeds nodes and queries.")
-    head_fingerprint: str = Field(default="", description="Which head situates, so that a cache tells heads apart.")
+    embed_model: SerializeAsAny[BaseEmbedding] | None = Field(description="Embeds nodes and queries.")
+    situated_by: str = Field(default="", description="What situates, so that a cache tells one from another.")
     show_progress: bool = Field(default=False, description="Show a progress bar while embedding.")
 
-    _head: SituatingHead | None = PrivateAttr()
+    _method: SituatingMethod = PrivateAttr()
 
     def __init__(
-        self, embed_model: BaseEmbedding, head: SituatingHead | None = None, *, show_progress: bool = False, **kwargs: Any
+        self, embed_model: BaseEmbedding | None, by: Way | None = None, *, show_progress: bool = False, **kwargs: Any
     ) -> None:
-        """Take a model and a head.
+        """Take a model and what situates.
 
         Args:
-            embed_model: any embedding model.
-            head: what situates; :meth:`SituatingHead.shipped` if left out.
+            embed_model: any embedding model; None where ``by`` is an encoder of its own.
+            by: what situates; the situating head that comes with Rarebit if left out. Another
+                :class:`~rarebit.retrievers.situating.SituatingHead`; what others do, to compare: ``Plain()``,
+                ``TitleHeaders()``, ``NeighbourWindow()``; or an encoder that reads nodes in their context by itself:
+                ``LateChunking``, ``TwoEncoders``, ``SitEmb``.
             show_progress: show a progress bar while embedding.
             **kwargs: fields of the base class.
 
         Raises:
-            InputError: the component was saved with another head.
+            InputError: ``by`` is nothing that situates; a model and an encoder of its own, or neither; the component was saved
+                with something else.
         """
-        own = _head_for(head, 1).fingerprint
-        wanted = kwargs.pop("head_fingerprint", own)
-        if wanted != own:
-            raise InputError(f"got the head {own}, wanted {wanted}, which the component was saved with: pass it as head=")
-        fields = {"embed_model": embed_model, "head_fingerprint": own, "show_progress": show_progress}
+        method = method_of(by)
+        check_model(embed_model, method)
+        wanted = kwargs.pop("situated_by", method.fingerprint)
+        if wanted != method.fingerprint:
+            raise InputError(
+                f"got what situates by {method.fingerprint!r}, wanted {wanted!r}, which the component was saved with: "
+                "pass it as by="
+            )
+        fields = {"embed_model": embed_model, "situated_by": method.fingerprint, "show_progress": show_progress}
         super().__init__(**fields, **kwargs)
-        self._head = head
+        self._method = method
 
     @classmethod
     def class_name(cls) -> str:
@@ -71,23 +82,18 @@ class SituateNodes(TransformComponent):
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Set the embedding of every node."""
         del kwargs
-        return self._situated(nodes, self.embed_model.get_text_embedding_batch(_texts(nodes), show_progress=self.show_progress))
+        chunks, model = _chunks(nodes), self.embed_model
+        texts = self._method.to_embed(chunks)
+        plain = [] if model is None else model.get_text_embedding_batch(texts, show_progress=self.show_progress)
+        return _set(nodes, _situated(self._method, chunks, plain))
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Set the embedding of every node, with the model's own asynchronous method."""
         del kwargs
-        model = self.embed_model
-        return self._situated(nodes, await model.aget_text_embedding_batch(_texts(nodes), show_progress=self.show_progress))
-
-    def _situated(self, nodes: Sequence[BaseNode], embeddings: list[list[float]]) -> Sequence[BaseNode]:
-        if not nodes:
-            return nodes
-        vectors = as_vectors(embeddings)
-        documents = [node.ref_doc_id or f"node {node.node_id}" for node in nodes]
-        situated = _head_for(self._head, vectors.shape[1]).situate_grouped(vectors, documents, _order(nodes, documents))
-        for node, embedding in zip(nodes, situated.tolist(), strict=True):
-            node.embedding = embedding
-        return nodes
+        chunks, model = _chunks(nodes), self.embed_model
+        texts = self._method.to_embed(chunks)
+        plain = [] if model is None else await model.aget_text_embedding_batch(texts, show_progress=self.show_progress)
+        return _set(nodes, await asyncio.to_thread(_situated, self._method, chunks, plain))
 
 
 class SituatedEmbedding(BaseEmbedding):
@@ -100,22 +106,28 @@ class SituatedEmbedding(BaseEmbedding):
         VectorStoreIndex.from_vector_store(store, embed_model=SituatedEmbedding(embed_model))
     """
 
-    embed_model: SerializeAsAny[BaseEmbedding] = Field(description="Embeds texts and queries.")
+    embed_model: SerializeAsAny[BaseEmbedding] | None = Field(description="Embeds texts and queries.")
 
-    _head: SituatingHead | None = PrivateAttr()
+    _method: SituatingMethod = PrivateAttr()
 
-    def __init__(self, embed_model: BaseEmbedding, head: SituatingHead | None = None, **kwargs: Any) -> None:
-        """Take a model and a head.
+    def __init__(self, embed_model: BaseEmbedding | None, by: Way | None = None, **kwargs: Any) -> None:
+        """Take a model and what situates.
 
         Args:
-            embed_model: any embedding model.
-            head: the one that situated the nodes; :meth:`SituatingHead.shipped` if left out.
+            embed_model: any embedding model; None where ``by`` is an encoder of its own.
+            by: what situated the nodes, as in :class:`SituateNodes`.
             **kwargs: fields of the base class.
+
+        Raises:
+            InputError: as :class:`SituateNodes`.
         """
-        known = situated_name(fingerprint_of(embed_model).name, head)
-        named = {"model_name": known or "unknown", "embed_batch_size": embed_model.embed_batch_size}
+        method = method_of(by)
+        check_model(embed_model, method)
+        named: dict[str, Any] = {"model_name": situated_name(embed_model, method) or "unknown"}
+        if embed_model is not None:
+            named["embed_batch_size"] = embed_model.embed_batch_size
         super().__init__(**{"embed_model": embed_model, **named, **kwargs})
-        self._head = head
+        self._method = method
 
     @classmethod
     def class_name(cls) -> str:
@@ -123,42 +135,49 @@ class SituatedEmbedding(BaseEmbedding):
         return "SituatedEmbedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:
+        if self.embed_model is None:
+            return self._method.queries([query])[0].tolist()  # type: ignore[no-any-return]
         return self.embed_model._get_query_embedding(query)
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
+        if self.embed_model is None:
+            return await asyncio.to_thread(self._get_query_embedding, query)
         return await self.embed_model._aget_query_embedding(query)
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._alone([self.embed_model._get_text_embedding(text)])[0]
+        return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._alone(self.embed_model._get_text_embeddings(texts))
+        chunks = Chunks.alone(texts)
+        to_embed = self._method.to_embed(chunks)
+        plain = [] if self.embed_model is None else self.embed_model._get_text_embeddings(to_embed)
+        return _situated(self._method, chunks, plain).tolist()  # type: ignore[no-any-return]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return self._alone([await self.embed_model._aget_text_embedding(text)])[0]
+        return (await self._aget_text_embeddings([text]))[0]
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._alone(await self.embed_model._aget_text_embeddings(texts))
-
-    def _alone(self, embeddings: list[list[float]]) -> list[list[float]]:
-        vectors = as_vectors(embeddings)
-        head = _head_for(self._head, vectors.shape[1])
-        return head.situate_grouped(vectors, range(len(vectors))).tolist()  # type: ignore[no-any-return]
+        chunks = Chunks.alone(texts)
+        to_embed = self._method.to_embed(chunks)
+        plain = [] if self.embed_model is None else await self.embed_model._aget_text_embeddings(to_embed)
+        return (await asyncio.to_thread(_situated, self._method, chunks, plain)).tolist()  # type: ignore[no-any-return]
 
 
-def _head_for(head: SituatingHead | None, dim: int) -> SituatingHead:
-    return SituatingHead.shipped(dim) if head is None else head
+def _chunks(nodes: Sequence[BaseNode]) -> Chunks:
+    """Say which nodes belong together."""
+    return Chunks(
+        [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes],
+        [node.ref_doc_id or f"node {node.node_id}" for node in nodes],
+        [getattr(node, "start_char_idx", None) for node in nodes],
+        [node.metadata for node in nodes],
+    )
 
 
-def _texts(nodes: Sequence[BaseNode]) -> list[str]:
-    return [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+def _situated(method: SituatingMethod, chunks: Chunks, plain: list[list[float]]) -> Vectors:
+    return method.situated(chunks, as_vectors(plain) if plain else NOTHING)
 
 
-def _order(nodes: Sequence[BaseNode], documents: Sequence[str]) -> list[float]:
-    """Give the numbers by which the nodes of each document are put in order."""
-    starts = [getattr(node, "start_char_idx", None) for node in nodes]
-    unordered = {document for document, start in zip(documents, starts, strict=True) if start is None}
-    return [
-        float(place if start is None or document in unordered else start)
-        for place, (document, start) in enumerate(zip(documents, starts, strict=True))
-    ]
+def _set(nodes: Sequence[BaseNode], vectors: Vectors) -> Sequence[BaseNode]:
+    for node, embedding in zip(nodes, vectors.tolist(), strict=True):
+        node.embedding = embedding
+    return nodes

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rarebit.arrays import Vectors, normalized
+from rarebit.arrays import Queries, Vectors, as_vectors, normalized
 from rarebit.errors import InputError
 from rarebit.extras import require
-from rarebit.retrievers.situating.spans import Span, locate
+from rarebit.retrievers.situating.context_blocks import checked_texts
+from rarebit.retrievers.situating.spans import Span, joined, locate
 from rarebit.retrievers.situating.windows import ChunkMeans, TokenizedDocument, windows
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class LateChunking:
         require("sentence_transformers", "models")
         from rarebit.retrievers.situating.token_encoder import TokenEncoder
 
+        self.encoder = encoder
         self._encoder = TokenEncoder(encoder)
         limit, reads = self._encoder.positions, self._encoder.reads
         if window is None and reads is None:
@@ -108,6 +110,33 @@ class LateChunking:
             except InputError as error:
                 raise InputError(f"document {number}: {error}") from error
         return self._embedded(documents, spans)
+
+    def embed_joined(self, chunks: Sequence[Sequence[str]]) -> list[Vectors]:
+        """Embed the chunks of documents that are not at hand: each is put together from its chunks again.
+
+        Args:
+            chunks: for each document its chunks in their order, which may overlap.
+
+        Returns:
+            For each the (n, dim) vectors of its chunks, as :meth:`embed`.
+        """
+        parts = [joined(checked_texts(own, "chunk")) for own in chunks]
+        return self._embedded([text for text, _ in parts], [spans for _, spans in parts])
+
+    def embed_queries(self, texts: Sequence[str]) -> Queries:
+        """Embed queries, as the encoder does.
+
+        Args:
+            texts: q of them.
+
+        Returns:
+            (q, dim) float32.
+        """
+        queries = checked_texts(texts, "query")
+        if not queries:
+            return self._encoder.finished(np.empty((0, self._encoder.hidden), np.float32))
+        found = as_vectors(self.encoder.encode_query(queries, show_progress_bar=False))
+        return normalized(found) if self.normalize else found
 
     def embed_spans(self, document: str, spans: Sequence[Span]) -> Vectors:
         """Embed parts of one document that are given by their characters.

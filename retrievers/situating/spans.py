@@ -20,6 +20,9 @@ Places: TypeAlias = Int64[npt.NDArray[np.int64], "letters"]
 SHOWN: Final = 60
 """Characters of a chunk that an error quotes."""
 
+FEWEST_SHARED: Final = 8
+"""Characters that the end of one chunk and the beginning of the next have in common if they overlap; fewer may be chance."""
+
 _WORD: Final = re.compile(r"\S+")
 
 
@@ -54,6 +57,36 @@ def locate(document: str, chunks: Sequence[str]) -> list[Span]:
         (int(places[start]), int(ends[start + len(text)])) if text else (int(ends[start]), int(ends[start]))
         for start, text in zip(starts, texts, strict=True)
     ]
+
+
+def joined(chunks: Sequence[str]) -> tuple[str, list[Span]]:
+    """Put the chunks of a document together where the document itself is not at hand.
+
+    Args:
+        chunks: n texts in their order. What neighbours have in common, as a splitter's overlap, comes once.
+
+    Returns:
+        The text, in which chunks that share nothing are parted by a line break; and the n spans of the chunks in it.
+    """
+    parts: list[str] = []
+    spans: list[Span] = []
+    before, length = "", 0
+    for chunk in chunks:
+        shared = _shared(before, chunk)
+        added = chunk[shared:] if shared or not length else f"\n{chunk}"
+        parts.append(added)
+        length += len(added)
+        spans.append((length - len(chunk), length))
+        before = chunk
+    return "".join(parts), spans
+
+
+def _shared(before: str, after: str) -> int:
+    """Say how many characters the end of one text and the beginning of another have in common at most."""
+    for size in range(min(len(before), len(after)), FEWEST_SHARED - 1, -1):
+        if before.endswith(after[:size]):
+            return size
+    return 0
 
 
 def _starts(letters: str, texts: Sequence[str], *, nested: bool) -> list[int]:

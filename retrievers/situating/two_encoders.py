@@ -62,15 +62,15 @@ class TwoEncoders(BlockEncoder):
         """Check that the two can be summed, and that the second takes a context."""
         require("sentence_transformers", "models")
         super().__init__(block=block, batch_size=batch_size)
-        dims = [_dimension(chunk_encoder), _dimension(situated_encoder)]
+        dims = [dimension_of(chunk_encoder), dimension_of(situated_encoder)]
         if dims[0] != dims[1]:
             raise DimensionError(
                 f"got encoders of dimensions {dims[0]} and {dims[1]}, wanted two of one dimension: their vectors are summed"
             )
         self.dim: int = dims[0]
-        _check_reader(situated_encoder)
+        check_reader(situated_encoder)
         self._chunk_encoder, self._situated_encoder = chunk_encoder, situated_encoder
-        self.separator = _separator(situated_encoder) if separator is None else separator
+        self.separator = separator_of(situated_encoder) if separator is None else separator
 
     def embed_queries(self, texts: Sequence[str]) -> Queries:
         """Embed queries: both encoders read the query alone.
@@ -100,13 +100,13 @@ class TwoEncoders(BlockEncoder):
         if not chunks:
             return np.empty((0, self.dim), np.float32)
         settings: Any = {"batch_size": self.batch_size, "show_progress_bar": False}
-        both = [f"{chunk}{self.separator}{context}" for chunk, context in zip(chunks, contexts, strict=True)]
+        both = [self.separator.join(pair) for pair in zip(chunks, contexts, strict=True)]
         alone = as_vectors(self._chunk_encoder.encode_document(chunks, **settings))
         summed: Vectors = alone + as_vectors(self._situated_encoder.encode_document(both, **settings))
         return summed
 
 
-def _dimension(encoder: SentenceTransformer) -> int:
+def dimension_of(encoder: SentenceTransformer) -> int:
     """Say how many numbers an encoder's vectors have; sentence-transformers renamed it in version 6."""
     from sentence_transformers import SentenceTransformer
 
@@ -119,7 +119,7 @@ def _dimension(encoder: SentenceTransformer) -> int:
     return int(encoder.encode(["a"], show_progress_bar=False).shape[1]) if dim is None else int(dim)
 
 
-def _check_reader(encoder: SentenceTransformer) -> None:
+def check_reader(encoder: SentenceTransformer) -> None:
     """Raise InputError unless an encoder cuts what is too long at its end, at a length that is known."""
     side = getattr(encoder.tokenizer, "truncation_side", "right")
     if side != "right":
@@ -135,7 +135,7 @@ def _check_reader(encoder: SentenceTransformer) -> None:
         )
 
 
-def _separator(encoder: SentenceTransformer) -> str:
+def separator_of(encoder: SentenceTransformer) -> str:
     """Give the token that an encoder's tokenizer has between texts, or that behind them."""
     tokenizer: Any = encoder.tokenizer
     separator = getattr(tokenizer, "sep_token", None) or getattr(tokenizer, "eos_token", None)

@@ -17,7 +17,7 @@ from support.heads import some_head
 from rarebit import Collection
 from rarebit.errors import FingerprintError, InputError, SettingsError
 from rarebit.integrations.langchain import Indexed, RarebitVectorStore, SituatedEmbeddings, index_documents
-from rarebit.retrievers.situating import SituatingHead
+from rarebit.retrievers.situating import LateChunking, NeighbourWindow, Plain, SituatingHead, TitleHeaders, TwoEncoders
 
 DIM = 16
 HEAD = some_head(DIM)
@@ -192,6 +192,71 @@ def test_lengths_survive_compression() -> None:
     exact = wanted(*(many[start : start + 10] for start in range(0, 800, 10)))
     for text, vector in kept(store).items():
         assert np.linalg.norm(vector) == pytest.approx(np.linalg.norm(exact[text]), rel=0.02)
+
+
+def test_what_others_do_about_context_is_an_option_of_the_same_component(tmp_path: Path) -> None:
+    one = chunks("one", 4)
+    for number, (by, read) in enumerate(
+        [
+            (Plain(), ["one 0", "one 1", "one 2", "one 3"]),
+            (TitleHeaders(("source",)), ["one\none 0", "one\none 1", "one\none 2", "one\none 3"]),
+            (NeighbourWindow(), ["one 0\none 1", "one 0\none 1\none 2", "one 1\none 2\none 3", "one 2\none 3"]),
+        ]
+    ):
+        model, path = Counting(), tmp_path / f"{number}.rarebit"
+        with RarebitVectorStore(SituatedEmbeddings(model, by), path=path) as store:
+            assert store.collection.settings.metric == "cosine"
+            store.add_documents(one[::-1])
+            assert model.embedded == 4
+            found = kept(store)
+        for chunk, text in zip(one, read, strict=True):
+            embedded = np.array(Counting().embed_documents([text])[0])
+            assert np.allclose(found[chunk.page_content], embedded / np.linalg.norm(embedded), atol=1e-5)
+        others = [Counting()] if number else [SituatedEmbeddings(Counting(), NeighbourWindow())]
+        for other in others:
+            with pytest.raises(FingerprintError):
+                RarebitVectorStore(other, path=path)
+    RarebitVectorStore(Counting(), path=tmp_path / "0.rarebit").close()  # plain vectors are the model's own
+
+
+@pytest.mark.usefixtures("_one_thread")
+async def test_encoders_that_read_chunks_in_context_need_no_other_model(folders: dict[str, Path]) -> None:
+    tiny_encoders = pytest.importorskip("support.tiny_encoders", reason="encoders need the extra models")
+    encoder = tiny_encoders.encoder(folders["bert"], normalize=True)
+    book = [
+        Document(page_content=text, metadata={"source": "book", "start_index": 9 * place})
+        for place, text in enumerate(("bab beck", "dong deck", "full bab"))
+    ]
+    texts = [chunk.page_content for chunk in book]
+    for by, wanted_vectors, metric in (
+        (LateChunking(encoder), LateChunking(encoder).embed("\n".join(texts), texts), "cosine"),
+        (TwoEncoders(encoder, encoder), TwoEncoders(encoder, encoder).embed_document(texts), "inner_product"),
+    ):
+        embeddings = SituatedEmbeddings(None, by)
+        store = RarebitVectorStore(embeddings)
+        assert store.collection.settings.metric == metric
+        store.add_documents(book[::-1])
+        assert_same(kept(store), dict(zip(texts, wanted_vectors, strict=True)))
+        await store.aadd_documents(book)
+        assert_same(kept(store), dict(zip(texts, wanted_vectors, strict=True)))
+        query = by.embed_queries(["deck dong"])[0]
+        assert np.allclose(embeddings.embed_query("deck dong"), query, atol=1e-5)
+        assert np.allclose(await embeddings.aembed_query("deck dong"), query, atol=1e-5)
+        best = texts[int(np.argmax(wanted_vectors @ query))]
+        assert store.similarity_search("deck dong", k=1)[0].page_content == best
+        assert np.allclose(
+            embeddings.embed_documents(texts[:1]),
+            by.embed_joined([texts[:1]])[0] if metric == "cosine" else by.embed_document(texts[:1]),
+            atol=1e-5,
+        )
+
+
+def test_a_model_is_asked_for_where_it_is_needed_and_only_there(folders: dict[str, Path]) -> None:
+    tiny_encoders = pytest.importorskip("support.tiny_encoders", reason="encoders need the extra models")
+    with pytest.raises(InputError, match="got no embedding model"):
+        SituatedEmbeddings(None)
+    with pytest.raises(InputError, match=r"Counting together with LateChunking.*pass None"):
+        SituatedEmbeddings(Counting(), LateChunking(tiny_encoders.encoder(folders["bert"])))
 
 
 SPLITTER = RecursiveCharacterTextSplitter(chunk_size=20, chunk_overlap=0, add_start_index=True)

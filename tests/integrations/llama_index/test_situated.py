@@ -19,7 +19,7 @@ from support.heads import some_head
 
 from rarebit.errors import InputError
 from rarebit.integrations.llama_index import RarebitVectorStore, SituatedEmbedding, SituateNodes
-from rarebit.retrievers.situating import SituatingHead
+from rarebit.retrievers.situating import LateChunking, NeighbourWindow, Plain, SituatingHead, TitleHeaders
 
 HEAD = some_head(DIM)
 
@@ -168,7 +168,40 @@ async def test_the_embedding_model_of_an_index() -> None:
 def test_a_saved_component_knows_its_head() -> None:
     saved = SituateNodes(Hashed(), HEAD).to_dict()
     assert saved["class_name"] == "SituateNodes"
-    assert saved["head_fingerprint"] == HEAD.fingerprint
-    with pytest.raises(InputError, match=f"wanted {HEAD.fingerprint}.*head="):
-        SituateNodes(Hashed(), head_fingerprint=saved["head_fingerprint"])
-    assert SituateNodes(Hashed(), HEAD, head_fingerprint=saved["head_fingerprint"]).head_fingerprint == HEAD.fingerprint
+    assert saved["situated_by"] == HEAD.fingerprint
+    with pytest.raises(InputError, match=f"wanted '{HEAD.fingerprint}'.*by="):
+        SituateNodes(Hashed(), situated_by=saved["situated_by"])
+    assert SituateNodes(Hashed(), HEAD, situated_by=saved["situated_by"]).situated_by == HEAD.fingerprint
+
+
+def test_what_others_do_about_context_is_an_option_of_the_same_component() -> None:
+    plain, cache = Hashed(), IngestionCache()
+    texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in SPLITTER(DOCUMENTS[:1])]
+    last = len(texts) - 1
+    for by, read in (
+        (Plain(), texts),
+        (TitleHeaders(("topic",)), [f"cats\n{text}" for text in texts]),
+        (NeighbourWindow(), ["\n".join(texts[max(0, place - 1) : place + 2]) for place in range(last + 1)]),
+    ):
+        run = IngestionPipeline(transformations=[SPLITTER, SituateNodes(Hashed(), by)], cache=cache)
+        nodes = run.run(documents=DOCUMENTS[:1])
+        assert np.allclose([node.embedding for node in nodes], plain.get_text_embedding_batch(read), atol=1e-6)
+
+
+@pytest.mark.usefixtures("_one_thread")
+async def test_an_encoder_that_reads_nodes_in_context_needs_no_other_model(folders: dict[str, Path]) -> None:
+    tiny_encoders = pytest.importorskip("support.tiny_encoders", reason="encoders need the extra models")
+    late = LateChunking(tiny_encoders.encoder(folders["bert"], normalize=True))
+    nodes = SPLITTER([Document(text=DOCUMENTS[0].text, id_="cats")])
+    texts = [node.get_content() for node in nodes]
+    wanted_vectors = late.embed_joined([texts])[0]
+    for found in (SituateNodes(None, late)(list(nodes)), await SituateNodes(None, late).acall(list(nodes))):
+        assert np.allclose([node.embedding for node in found], wanted_vectors, atol=1e-5)
+    model = SituatedEmbedding(None, late)
+    query = late.embed_queries(["what?"])[0]
+    assert np.allclose(model.get_query_embedding("what?"), query, atol=1e-5)
+    assert np.allclose(await model.aget_query_embedding("what?"), query, atol=1e-5)
+    with pytest.raises(InputError, match=r"Hashed together with LateChunking.*pass None"):
+        SituatedEmbedding(Hashed(), late)
+    with pytest.raises(InputError, match="got no embedding model"):
+        SituateNodes(None)
