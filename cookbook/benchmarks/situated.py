@@ -13,20 +13,27 @@ document (:mod:`.documents`). Methods:
     - ``shipped``: the situating head that comes with Rarebit, which has seen none of these documents.
     - ``unlabelled``: a head trained on the collection's own documents, without a question.
     - ``labelled``: a head trained on the questions of fairytaleqa's train split; on other collections it is a stranger.
+    - ``tuned alone``, ``tuned twice``, ``tuned situated``: MiniLM fine-tuned on the same questions, chunks by themselves; two
+      such encoders, summed; and two, summed, of which the second reads the context (:mod:`.tuned`). ``tuned head``: the first,
+      and a head over its vectors that is trained on the same questions. They take an hour to train on two cores, and are kept
+      in the folder ``--tuned``.
 
-``vs plain``: points of recall@10 more than plain, paired by question; intervals are the bootstrap's over questions. ``cost``
-is the number of tokens that the model reads of the documents, over plain's; a head's own work is ``seconds``, and what training
-reads is not counted. ``48 bytes`` is the same after compression with the codec ``trellis``, by estimated scores alone.
+``vs plain``: points of recall@10 more than plain, ``vs tuned`` more than ``tuned alone``, paired by question; intervals are
+the bootstrap's over questions. ``cost`` is the number of tokens that the model reads of the documents, over plain's;
+``seconds``, of reading them and of the head's own work, with embedding timed on a sample. What training reads is not counted.
+``48 bytes`` is the same after compression with the codec ``trellis``, by estimated scores alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,23 +41,49 @@ import numpy.typing as npt
 from rarebit.arrays import Queries, Vectors
 from rarebit.compressors.vectors import codec_named
 from rarebit.cookbook.benchmarks.documents import CUT, PLACES, DocumentCollection, Questions, load
-from rarebit.cookbook.benchmarks.embedded import default_cache, embedded
+from rarebit.cookbook.benchmarks.embedded import default_cache, embedded, load_encoder
 from rarebit.cookbook.benchmarks.figures import Figure, Subject, table, write_json
+from rarebit.cookbook.benchmarks.tuned import LONGER, TunedEncoders
 from rarebit.errors import InputError
-from rarebit.retrievers.situating import Examples, LateChunking, SituatingHead, removed_sentences, unlabelled
+from rarebit.retrievers.situating import (
+    Chunks,
+    Examples,
+    LateChunking,
+    NeighbourWindow,
+    SituatingHead,
+    TitleHeaders,
+    block_contexts,
+    removed_sentences,
+    unlabelled,
+)
 
 METHODS = ("plain", "headers", "window", "concatenation", "late", "shipped", "unlabelled", "labelled")
+TUNED = ("tuned alone", "tuned twice", "tuned situated", "tuned head")
+KNOWN = (*METHODS, *TUNED)
+VERSUS = {"vs plain": "plain", "vs tuned": "tuned alone"}
 CUTOFFS = (5, 10, 20)
-BLOCK = 16
 READS = 256
 """Tokens that MiniLM reads of a text."""
 
 LABELS = "fairytaleqa"
+TIMED, WARM_UP = 512, 32
+"""Texts whose embedding is timed, and those before."""
+
 CODEC = "trellis"
 FEWEST_COMPRESSED = 512
 QUESTIONS_AT_ONCE = 256
 
 PerQuestion = dict[str, npt.NDArray[np.float64]]
+
+
+class Made(NamedTuple):
+    """What a method made: (n, dim) vectors of chunks, the tokens it read over plain's, the seconds it took."""
+
+    chunks: Vectors
+    cost: float
+    seconds: float
+    questions: Queries | None = None
+    """Vectors of the questions, where they are not plain's."""
 
 
 @dataclass
@@ -60,6 +93,7 @@ class Bench:
     collection: DocumentCollection
     data: Path
     cache: Path
+    tuned: TunedEncoders | None = None
 
     def __post_init__(self) -> None:
         """Embed what every method needs."""
@@ -67,6 +101,11 @@ class Bench:
         self.questions: Queries = embedded(self.collection.test.texts, self.cache)
         self.document_of = self.collection.document_of
         self.starts = np.searchsorted(self.document_of, np.arange(len(self.collection.documents)))
+
+    @cached_property
+    def plain_seconds(self) -> float:
+        """Seconds to embed each chunk by itself."""
+        return _seconds(self.collection.chunks)
 
     def by_document(self) -> list[Vectors]:
         """Give the plain vectors of each document's chunks."""
@@ -76,22 +115,25 @@ class Bench:
         """Situate the chunks of every document."""
         return head.situate_grouped(self.chunks, self.document_of.tolist())
 
-    def vectors(self, method: str) -> tuple[Vectors, float, float] | None:
-        """Give the vectors of a method, the tokens read over plain's, and the seconds it took; None where it has no meaning."""
+    def made(self, method: str) -> Made | None:
+        """Give the vectors of a method; None where it has no meaning."""
+        if method in TUNED:
+            return self._tuned(method.removeprefix("tuned "))
         texts = _texts(self.collection, method)
         if texts is not None:
             if texts == self.collection.chunks and method != "plain":
                 return None
-            return embedded(texts, self.cache), _tokens(texts) / _tokens(self.collection.chunks), 0.0
+            return Made(embedded(texts, self.cache), _tokens(texts) / _tokens(self.collection.chunks), _seconds(texts))
         if method == "late":
             return self._late()
         head = {"shipped": self._shipped, "unlabelled": self._unlabelled, "labelled": self._labelled}[method]()
         if head is None:
             return None
         start = perf_counter()
-        return self.situated(head), 1.0, perf_counter() - start
+        situated = self.situated(head)
+        return Made(situated, 1.0, perf_counter() - start + self.plain_seconds)
 
-    def _late(self) -> tuple[Vectors, float, float]:
+    def _late(self) -> Made:
         from rarebit.cookbook.models import load_minilm
 
         late, start = LateChunking(load_minilm()), perf_counter()
@@ -99,7 +141,7 @@ class Bench:
         vectors = late.embed_many([document.text for document in documents], [document.chunks for document in documents])
         # Neighbouring windows share a quarter.
         whole = sum(_lengths([document.text for document in documents], longest=None)) * 4 / 3
-        return np.concatenate(vectors), whole / _tokens(self.collection.chunks), perf_counter() - start
+        return Made(np.concatenate(vectors), whole / _tokens(self.collection.chunks), perf_counter() - start)
 
     def _shipped(self) -> SituatingHead:
         return SituatingHead.shipped(self.chunks.shape[1])
@@ -112,6 +154,20 @@ class Bench:
         except InputError as error:
             print(f"  unlabelled: {error}", file=sys.stderr)
             return None
+
+    def _tuned(self, name: str) -> Made:
+        assert self.tuned is not None  # noqa: S101
+        plain = _tokens(self.collection.chunks)
+        if name == "head":
+            chunks, questions, seconds = self.tuned.embed("alone", self.collection)
+            head, start = self.tuned.head, perf_counter()
+            situated = head.situate_grouped(chunks, self.document_of.tolist())
+            return Made(situated, 1.0, seconds + perf_counter() - start, questions)
+        chunks, questions, seconds = self.tuned.embed(name, self.collection)
+        if name == "situated":
+            read = ["[SEP]".join(pair) for pair in zip(self.collection.chunks, _contexts(self.collection), strict=True)]
+            return Made(chunks, 1 + sum(_lengths(read, longest=LONGER)) / plain, seconds, questions)
+        return Made(chunks, 2.0 if name == "twice" else 1.0, seconds, questions)
 
     def _labelled(self) -> SituatingHead:
         if self.collection.name == LABELS:
@@ -127,11 +183,12 @@ class Bench:
         places = [(document, chunk - int(self.starts[document])) for (_, chunk), document in zip(pairs, documents, strict=True)]
         return Examples(self.by_document(), vectors[[which for which, _ in pairs]], places)
 
-    def judged(self, vectors: Vectors) -> PerQuestion:
+    def judged(self, vectors: Vectors, questions: Queries | None = None) -> PerQuestion:
         """Ask every question: recall and nDCG among all chunks, recall among those of its document."""
         found: dict[str, list[float]] = {}
-        for start in range(0, len(self.questions), QUESTIONS_AT_ONCE):
-            scores = self.questions[start : start + QUESTIONS_AT_ONCE] @ vectors.T
+        asked = self.questions if questions is None else questions
+        for start in range(0, len(asked), QUESTIONS_AT_ONCE):
+            scores = asked[start : start + QUESTIONS_AT_ONCE] @ vectors.T
             for own, relevant in zip(scores, self.collection.test.relevant[start:], strict=False):
                 for metric, value in self._of_question(own, relevant).items():
                     found.setdefault(metric, []).append(value)
@@ -151,23 +208,34 @@ class Bench:
 
 def _texts(collection: DocumentCollection, method: str) -> list[str] | None:
     """Give what a method embeds in place of each chunk; None for one that embeds the chunks or the documents."""
-    make: dict[str, Callable[[str, Sequence[str], int], str]] = {
-        "plain": lambda _, chunks, place: chunks[place],
-        "headers": lambda title, chunks, place: f"{title}\n{chunks[place]}" if title else chunks[place],
-        "window": lambda _, chunks, place: "\n".join(chunks[max(0, place - 1) : place + 2]),
-        "concatenation": lambda _, chunks, place: "\n".join([chunks[place], *chunks[place // BLOCK * BLOCK :][:BLOCK]]),
-    }
-    if method not in make:
-        return None
-    return [
-        make[method](document.title, document.chunks, place)
-        for document in collection.documents
-        for place in range(len(document.chunks))
-    ]
+    titles = [{"title": document.title} for document in collection.documents for _ in document.chunks]
+    chunks = Chunks(collection.chunks, collection.document_of.tolist(), [None] * len(titles), titles)
+    if method == "plain":
+        return collection.chunks
+    if method == "headers":
+        return TitleHeaders().to_embed(chunks)
+    if method == "window":
+        return NeighbourWindow().to_embed(chunks)
+    if method == "concatenation":
+        return ["\n".join(pair) for pair in zip(collection.chunks, _contexts(collection), strict=True)]
+    return None
+
+
+def _contexts(collection: DocumentCollection) -> list[str]:
+    return [context for document in collection.documents for context in block_contexts(document.chunks)]
 
 
 def _tokens(texts: Sequence[str]) -> int:
     return sum(_lengths(texts, longest=READS))
+
+
+def _seconds(texts: Sequence[str]) -> float:
+    """Say how long embedding takes, by the time for some of the texts."""
+    encode, drawn = load_encoder(), np.random.default_rng(0).permutation(len(texts))[:TIMED]
+    encode([texts[place] for place in drawn[:WARM_UP]])
+    start = perf_counter()
+    encode([texts[place] for place in drawn])
+    return (perf_counter() - start) * len(texts) / len(drawn)
 
 
 def _lengths(texts: Sequence[str], longest: int | None) -> list[int]:
@@ -180,25 +248,24 @@ def _lengths(texts: Sequence[str], longest: int | None) -> list[int]:
 def measure(bench: Bench, methods: Sequence[str]) -> list[Figure]:
     """Measure methods on a collection."""
     figures: list[Figure] = []
-    plain: dict[str, PerQuestion] = {}
+    compared: dict[tuple[str, str], PerQuestion] = {}
     for method in methods:
-        given = bench.vectors(method)
-        if given is None:
+        made = bench.made(method)
+        if made is None:
             continue
-        vectors, cost, seconds = given
-        for setting, searched in (("exact", vectors), ("48 bytes", _compressed(vectors))):
+        count = len(made.chunks)
+        for setting, searched in (("exact", made.chunks), ("48 bytes", _compressed(made.chunks))):
             if searched is None:
                 continue
-            found = bench.judged(searched)
-            if method == "plain":
-                plain[setting] = found
+            found = compared[method, setting] = bench.judged(searched, made.questions)
             subject = Subject("situated", bench.collection.name, method, setting)
             figures += [subject.sampled(metric, values) for metric, values in found.items()]
-            if setting in plain:
-                compared = plain[setting]
-                figures.append(subject.sampled("vs plain", 100 * (found["recall@10"] - compared["recall@10"])))
+            for metric, other in VERSUS.items():
+                if (other, setting) in compared and (other == "plain" or method in TUNED):
+                    more = found["recall@10"] - compared[other, setting]["recall@10"]
+                    figures.append(subject.sampled(metric, 100 * more))
             if setting == "exact":
-                figures += [subject.counted("cost", cost, len(vectors)), subject.counted("seconds", seconds, len(vectors))]
+                figures += [subject.counted("cost", made.cost, count), subject.counted("seconds", made.seconds, count)]
     return figures
 
 
@@ -214,22 +281,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of collections")
     parser.add_argument("--collections", default=",".join([*PLACES, CUT]), help="names with commas between")
-    parser.add_argument("--methods", default=",".join(METHODS), help=f"some of {', '.join(METHODS)}, with commas between")
+    parser.add_argument("--methods", default=",".join(METHODS), help=f"some of {', '.join(KNOWN)}, with commas between")
+    parser.add_argument("--tuned", type=Path, help="folder that keeps the fine-tuned encoders")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="folder that keeps the embeddings")
     given = parser.parse_args(arguments)
     methods = given.methods.split(",")
     for method in methods:
-        if method not in METHODS:
-            raise InputError(f"got the method {method!r}, wanted some of {', '.join(METHODS)}")
+        if method not in KNOWN:
+            raise InputError(f"got the method {method!r}, wanted some of {', '.join(KNOWN)}")
+    if set(methods) & set(TUNED) and given.tuned is None:
+        raise InputError("got fine-tuned methods without a folder to keep the encoders in, wanted --tuned FOLDER")
+    tuned = None if given.tuned is None else TunedEncoders(*load(given.data / LABELS), given.tuned)
     figures: list[Figure] = []
     for name in given.collections.split(","):
         for collection in load(given.data / name):
-            found = measure(Bench(collection, given.data, given.cache), methods)
+            found = measure(Bench(collection, given.data, given.cache, tuned), methods)
             sizes = f"{len(collection.documents):,} documents, {len(collection.chunks):,} chunks"
-            print(
-                f"\n{collection.name}: {sizes}, {len(collection.test):,} questions\n{table(found, ('vs plain',))}", flush=True
-            )
+            print(f"\n{collection.name}: {sizes}, {len(collection.test):,} questions\n{table(found, VERSUS)}", flush=True)
             figures += found
             if given.json is not None:
                 write_json(figures, given.json)

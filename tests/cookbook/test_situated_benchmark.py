@@ -154,3 +154,35 @@ def test_every_method_is_measured_beside_plain(
         assert figures[method, "exact", "vs plain"] == pytest.approx(100 * gain)
         assert gain > 0.2  # only the first section says whose story it is
     assert "fairytaleqa: 30 documents, 120 chunks, 40 questions" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_fine_tuned_encoders_are_compared_with_the_one_that_reads_chunks_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]
+) -> None:
+    pytest.importorskip("datasets", reason="fine-tuning needs the extra train")
+    tiny_encoders = pytest.importorskip("support.tiny_encoders")
+    from rarebit.cookbook import models
+    from rarebit.cookbook.benchmarks import tuned
+
+    encoder = tiny_encoders.encoder(folders["bert"], normalize=True)
+    monkeypatch.setattr(models, "load_minilm", lambda: encoder)
+    monkeypatch.setattr(tuned, "LONGER", tiny_encoders.POSITIONS)
+    monkeypatch.setattr(tuned, "SETTINGS", {"batch_size": 16, "learning_rate": 1e-3, "eval_steps": 3, "save_steps": 3})
+    stories(tmp_path)
+    methods, written = ["plain", *situated.TUNED], tmp_path / "figures.json"
+    arguments = ["--data", str(tmp_path), "--collections", "fairytaleqa", "--methods", ",".join(methods)]
+    with pytest.raises(InputError, match="wanted --tuned FOLDER"):
+        situated.main(arguments)
+    situated.main(
+        [*arguments, "--cache", str(tmp_path / "cache"), "--json", str(written), "--tuned", str(tmp_path / "encoders")]
+    )
+    figures = {(each["method"], each["setting"], each["metric"]): each["value"] for each in json.loads(written.read_text())}
+    assert {method for method, _, _ in figures} == set(methods)
+    assert figures["tuned alone", "exact", "vs tuned"] == 0
+    for method in situated.TUNED:
+        gain = figures[method, "exact", "recall@10"] - figures["tuned alone", "exact", "recall@10"]
+        assert figures[method, "exact", "vs tuned"] == pytest.approx(100 * gain)
+    assert [figures[method, "exact", "cost"] for method in ("tuned alone", "tuned twice", "tuned head")] == [1, 2, 1]
+    assert figures["tuned situated", "exact", "cost"] > 2
+    assert {path.name for path in (tmp_path / "encoders").iterdir()} == {"alone", "twice", "situated"}
