@@ -292,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"got the method {method!r}, wanted some of {', '.join(KNOWN)}")
     if set(methods) & set(TUNED) and given.tuned is None:
         raise InputError("got fine-tuned methods without a folder to keep the encoders in, wanted --tuned FOLDER")
-    tuned = None if given.tuned is None else TunedEncoders(*load(given.data / LABELS), given.tuned)
+    tuned = None if given.tuned is None else TunedEncoders(load(given.data / LABELS)[0], given.tuned)
     figures: list[Figure] = []
     for name in given.collections.split(","):
         for collection in load(given.data / name):

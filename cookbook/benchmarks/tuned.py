@@ -93,15 +93,13 @@ class TunedEncoders:
         """
         import torch
 
-        second = None if name == "alone" else getattr(self, name)
-        alone = self.alone
+        encoders = [self.alone, *([] if name == "alone" else [getattr(self, name)])]
         with torch.autocast("cpu", dtype=torch.bfloat16):
             if name == "situated":
-                both = TwoEncoders(alone, second)
+                both = TwoEncoders(*encoders)
                 start = perf_counter()
                 chunks = np.concatenate([both.embed_document(document.chunks) for document in collection.documents])
                 return chunks, both.embed_queries(collection.test.texts), perf_counter() - start
-            encoders = [alone] if second is None else [alone, second]
             start = perf_counter()
             chunks = _summed(encoders, collection.chunks)
             seconds = perf_counter() - start
