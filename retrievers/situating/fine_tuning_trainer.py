@@ -110,6 +110,7 @@ class Run:
             "metric_for_best_model": "eval_loss",
             "report_to": "none",
             "dataloader_pin_memory": torch.accelerator.is_available(),
+            "use_cpu": not torch.accelerator.is_available(),  # with bf16, the trainer wants to be told
         }
         every = max(1, self._steps_of_epoch // LOOKS)
         given = {**regular, "eval_steps": every, "save_steps": every, **self.arguments}
