@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 LONGER: Final = 512
 """Tokens that the encoder with the context reads: as many as MiniLM's table of positions has rows for."""
 
-SETTINGS: Final[dict[str, Any]] = {"batch_size": 32, "negatives": 2, "learning_rate": 5e-5, "bf16": True}
+SETTINGS: Final[dict[str, Any]] = {"batch_size": 32, "negatives": 0, "learning_rate": 5e-5, "bf16": True}
+"""The chunks of the batch's other questions are many negatives already, and each one more is read."""
 
 
 class TunedEncoders:
@@ -62,7 +63,7 @@ class TunedEncoders:
         """The encoder of chunks."""
         from rarebit.cookbook.models import load_minilm
 
-        return self._trained("alone", deepcopy(load_minilm()), context=False)
+        return self._trained("alone", _without_dropout(deepcopy(load_minilm())), context=False)
 
     @cached_property
     def twice(self) -> SentenceTransformer:
@@ -110,6 +111,16 @@ class TunedEncoders:
         self.reports[name] = fine_tune(encoder, self._examples, self._folder / name, progress=True, **settings)
         print(f"  {name}: {self.reports[name]}", flush=True)
         return encoder
+
+
+def _without_dropout(encoder: SentenceTransformer) -> SentenceTransformer:
+    """Drop nothing while training: on a CPU that takes most of the time, and one epoch is too short to learn by heart."""
+    from torch.nn import Dropout
+
+    for module in encoder.modules():
+        if isinstance(module, Dropout):
+            module.p = 0.0
+    return encoder
 
 
 def _summed(encoders: Sequence[SentenceTransformer], texts: Sequence[str]) -> Vectors:
