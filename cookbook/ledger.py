@@ -12,11 +12,15 @@ from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
 from rarebit import Collection, Stats
 from rarebit.arrays import Queries, Vectors
 
 K = 10
+READ = 3
+"""Passages that a language model reads for a question."""
+
 ROUNDS = 20
 
 
@@ -53,6 +57,26 @@ def retrieval_rows(collection: Collection, vectors: Vectors, ids: Sequence[str],
         ),
         Row("recall@10 against exact search", mean(shares), 1.0, f"{len(queries)} questions"),
         Row("milliseconds a query", ours, theirs, "with texts and metadata read; exact: row numbers alone"),
+    ]
+
+
+def situating_rows(plain: Vectors, situated: Vectors, queries: Queries, answering: npt.NDArray[np.bool_]) -> list[Row]:
+    """Measure what situating does to what an exact search finds, beside the passages' own vectors.
+
+    Args:
+        plain: (n, dim) vectors of the passages by themselves.
+        situated: (n, dim) those in the collection.
+        queries: (q, dim).
+        answering: (q, n) which passages answer each query.
+    """
+    found = []
+    for vectors in (situated, plain):
+        best = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :K]
+        found.append(np.take_along_axis(answering, best, axis=1))
+    note = "situated among their module's; compared with each by itself"
+    return [
+        Row("first ten passages that answer", *(float(own.mean()) for own in found), note),
+        Row("questions that the first three answer", *(float(own[:, :READ].any(axis=1).mean()) for own in found), note),
     ]
 
 

@@ -2,9 +2,9 @@
 
     python -m rarebit.cookbook.quickstart        (or: rarebit demo)
 
-It embeds the documentation that every CPython carries, keeps it in one SQLite file with small codes in memory, asks a dozen
-questions through a LangChain chain and a LlamaIndex query engine, and prints a ledger of what was saved and what was lost.
-Everything runs on this machine. A second run reuses the index.
+It embeds the documentation that every CPython carries, situates each passage among those of its module, keeps it in one SQLite
+file with small codes in memory, asks a dozen questions through a LangChain chain and a LlamaIndex query engine, and prints a
+ledger of what was saved and what was lost. Everything runs on this machine. A second run reuses the index.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from textwrap import fill
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 from langchain_core.documents import Document
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
@@ -39,31 +40,35 @@ from rarebit.cookbook.models import (
     load_smollm,
     smollm_folder,
 )
-from rarebit.encoders import DEFAULT_ENCODER
 from rarebit.integrations.langchain import RarebitVectorStore as LangChainStore
+from rarebit.integrations.langchain import SituatedEmbeddings
 from rarebit.integrations.llama_index import RarebitVectorStore as LlamaIndexStore
+from rarebit.integrations.llama_index import SituatedEmbedding
+from rarebit.retrievers.situating import SituatingHead
 
 MEMORY = 56
 """Bytes that a passage may take in memory: 48 for its code, 4 for its row id."""
 
-PASSAGES_A_QUESTION = 3
 BLOCK = 512
 """Passages whose embeddings are kept together: at most this many are lost when the first run is interrupted."""
 
-QUESTIONS = (
-    "How can I be sure that a cleanup function runs when the with statement ends?",
-    "What does a yield expression do to a function?",
-    "How do I run a callable in a pool of threads?",
-    "What is the difference between a shallow and a deep copy?",
-    "How do I cache the results of a function that was called with the same arguments?",
-    "How can I compute the median of some data?",
-    "How do I create a temporary directory that is removed afterwards?",
-    "What happens when a class defines __slots__?",
-    "How do I walk through all files below a directory?",
-    "How do I convert a Python object to JSON text?",
-    "How do I split a string at a separator?",
-    "How can I get all permutations of the elements of a list?",
-)
+ANSWERED_IN = {
+    "How can I be sure that a cleanup function runs when the with statement ends?": ("with", "contextlib", "context-managers"),
+    "What does a yield expression do to a function?": ("yield", "generator-types"),
+    "How do I run a callable in a pool of threads?": ("concurrent.futures", "multiprocessing.pool.ThreadPool", "asyncio"),
+    "What is the difference between a shallow and a deep copy?": ("copy",),
+    "How do I cache the results of a function that was called with the same arguments?": ("functools",),
+    "How can I compute the median of some data?": ("statistics",),
+    "How do I create a temporary directory that is removed afterwards?": ("tempfile",),
+    "What happens when a class defines __slots__?": ("attribute-access", "specialnames"),
+    "How do I walk through all files below a directory?": ("os.walk", "os.fwalk", "pathlib", "glob"),
+    "How do I convert a Python object to JSON text?": ("json",),
+    "How do I split a string at a separator?": ("builtins.str", "builtins.bytes", "re", "string-methods"),
+    "How can I get all permutations of the elements of a list?": ("itertools.permutations",),
+}
+"""Question -> names, or beginnings of names, of the passages that answer it."""
+
+QUESTIONS = tuple(ANSWERED_IN)
 
 PROMPT = "Answer the question in one short sentence without code, using only this context.\n\n{context}\n\nQuestion: {question}"
 
@@ -85,14 +90,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     entries = python_docs.corpus()
     print(f"{len(entries)} passages from the documentation of {python_docs.version()}")
-    vectors = embedded([entry.text for entry in entries], arguments.folder, block=BLOCK)
-    with Collection.open(arguments.folder / "python-docs.rarebit", fingerprint=DEFAULT_ENCODER) as collection:
+    plain = embedded([entry.text for entry in entries], arguments.folder, block=BLOCK)
+    vectors = SituatingHead.shipped(plain.shape[1]).situate_grouped(plain, [document_of(entry) for entry in entries])
+    name = SituatedEmbeddings(MiniLMEmbeddings()).model_name
+    with Collection.open(arguments.folder / "situated.rarebit", metric="inner_product", fingerprint=name) as collection:
         changed = fill_collection(collection, entries, vectors)
         if changed or collection.settings.memory_per_vector != MEMORY:
             print(f"choosing a code for {MEMORY} bytes a passage, by measuring on the passages themselves")
             collection.recompress(memory_per_vector=MEMORY, progress=True)
         rows = ledger.choice_rows(collection.stats())
-        rows += ledger.retrieval_rows(collection, vectors, ids_of(entries), load_minilm().encode(list(QUESTIONS)))
+        questions = load_minilm().encode(list(QUESTIONS))
+        rows += ledger.retrieval_rows(collection, vectors, ids_of(entries), questions)
+        answering = [[_answers(entry, names) for entry in entries] for names in ANSWERED_IN.values()]
+        rows += ledger.situating_rows(plain, vectors, questions, np.array(answering))
         answers = ask_all(collection, QUESTIONS[: arguments.questions])
         rows += ledger.answer_rows({name: [answer.prompt_tokens for answer in given] for name, given in answers.items()})
         ledger.show(rows)
@@ -101,8 +111,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def ids_of(entries: Sequence[python_docs.Entry]) -> list[str]:
-    """Name each passage by its content, so that a second run finds it."""
-    return [sha256(entry.text.encode()).hexdigest()[:32] for entry in entries]
+    """Name each passage by its text and its document's, which its vector is made of, so that a second run finds it."""
+    documents: dict[str, Any] = {}
+    for entry in entries:
+        documents.setdefault(document_of(entry), sha256()).update(entry.text.encode())
+    return [sha256(documents[document_of(entry)].digest() + entry.text.encode()).hexdigest()[:32] for entry in entries]
+
+
+def document_of(entry: python_docs.Entry) -> str:
+    """Name what a passage is a part of: a topic of the language reference, or a module with everything in it."""
+    return entry.name if entry.kind == "topic" else entry.module
 
 
 def fill_collection(collection: Collection, entries: Sequence[python_docs.Entry], vectors: Vectors) -> bool:
@@ -140,7 +158,9 @@ def ask_all(collection: Collection, questions: Sequence[str]) -> dict[str, list[
 
 def langchain_asker(collection: Collection) -> Callable[[str], Answer]:
     """Build a LangChain chain: retriever, prompt, chat model."""
-    retriever = LangChainStore(MiniLMEmbeddings(), collection=collection).as_retriever(search_kwargs={"k": PASSAGES_A_QUESTION})
+    retriever = LangChainStore(SituatedEmbeddings(MiniLMEmbeddings()), collection=collection).as_retriever(
+        search_kwargs={"k": ledger.READ}
+    )
     prompt = ChatPromptTemplate.from_template(PROMPT)
     chain: Any = (
         RunnablePassthrough.assign(documents=lambda given: retriever.invoke(given["question"]))
@@ -160,9 +180,10 @@ def langchain_asker(collection: Collection) -> Callable[[str], Answer]:
 
 def llama_index_asker(collection: Collection) -> Callable[[str], Answer]:
     """Build a LlamaIndex query engine on the same collection."""
-    index = VectorStoreIndex.from_vector_store(LlamaIndexStore(collection=collection), embed_model=MiniLMEmbedding())
+    model = SituatedEmbedding(MiniLMEmbedding())
+    index = VectorStoreIndex.from_vector_store(LlamaIndexStore(collection=collection), embed_model=model)
     template = PromptTemplate(PROMPT.replace("{context}", "{context_str}").replace("{question}", "{query_str}"))
-    engine = index.as_query_engine(llm=SmolLLM(), similarity_top_k=PASSAGES_A_QUESTION, text_qa_template=template)
+    engine = index.as_query_engine(llm=SmolLLM(), similarity_top_k=ledger.READ, text_qa_template=template)
 
     def ask(question: str) -> Answer:
         start = perf_counter()
@@ -173,6 +194,10 @@ def llama_index_asker(collection: Collection) -> Callable[[str], Answer]:
         return Answer(str(response), sources, tokens, perf_counter() - start)
 
     return ask
+
+
+def _answers(entry: python_docs.Entry, names: Sequence[str]) -> bool:
+    return any(entry.name == name or entry.name.startswith(f"{name}.") for name in names)
 
 
 def _joined(documents: Sequence[Document]) -> str:

@@ -44,7 +44,8 @@ def whole_corpus() -> list[Entry]:
 
 
 def entry(number: int) -> Entry:
-    return Entry(f"Passage {number}", f"name{number}", "module", "function")
+    """Make a passage of a module of its own."""
+    return Entry(f"Passage {number}", f"name{number}", f"module{number}", "function")
 
 
 def unit_vectors(count: int, dim: int = 32) -> np.ndarray:
@@ -89,7 +90,7 @@ def test_filling_twice_adds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         assert "20 passages added, 0 deleted, 0 were there" in capsys.readouterr().out
         rows = list(collection)
         assert [row.text for row in rows] == [each.text for each in entries]
-        assert rows[3].metadata == {"name": "name3", "module": "module", "kind": "function"}
+        assert rows[3].metadata == {"name": "name3", "module": "module3", "kind": "function"}
         quickstart.fill_collection(collection, entries, vectors)
         assert "0 passages added, 0 deleted, 20 were there" in capsys.readouterr().out
         assert list(collection) == rows
@@ -148,6 +149,24 @@ def test_the_ledger_counts_what_was_found() -> None:
     times = rows["milliseconds a query"]
     assert times.float32 is not None
     assert min(times.rarebit, times.float32) > 0
+
+
+def test_the_ledger_compares_situated_passages_with_those_by_themselves() -> None:
+    plain = np.eye(24, dtype=np.float32)
+    queries = np.linspace(1, 0.1, 24, dtype=np.float32)[np.newaxis].repeat(2, axis=0)  # the nearest are 0, 1, 2...
+    answering = np.zeros((2, 24), dtype=bool)
+    answering[0, [1, 2, 9, 10]] = True
+    answering[1, 5] = True
+    rows = ledger.situating_rows(plain, plain[::-1].copy(), queries, answering)
+    assert [(row.rarebit, row.float32) for row in rows] == [(0.0, pytest.approx(4 / 20)), (0.0, 0.5)]
+
+
+def test_a_passage_is_another_one_when_its_document_changes() -> None:
+    entries = [Entry(f"Passage {number}", f"name{number}", "module", "function") for number in range(4)]
+    entries += [entry(5), Entry("Topic", "with", "language reference", "topic")]
+    changed = [*entries[:3], Entry("Another passage", "name3", "module", "function"), *entries[4:]]
+    before, after = quickstart.ids_of(entries), quickstart.ids_of(changed)
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False] * 4 + [True] * 2
 
 
 def test_the_ledger_tells_what_was_chosen_and_measured() -> None:
@@ -284,6 +303,7 @@ def test_the_recipe_runs_and_a_second_run_reuses_the_index(
     assert ledger_rows["bytes of a code"]["rarebit"] <= quickstart.MEMORY - 4
     assert ledger_rows["recall@10 measured for the choice"]["rarebit"] > 0.9
     assert ledger_rows["recall@10 against exact search"]["rarebit"] > 0.9
+    assert 0 < ledger_rows["questions that the first three answer"]["rarebit"] <= 1
     assert list(written["answers"]) == ["LangChain", "LlamaIndex"]
     prompts = iter(watched.prompts)
     for question, *answers in zip(quickstart.QUESTIONS, *written["answers"].values(), strict=False):
@@ -291,7 +311,7 @@ def test_the_recipe_runs_and_a_second_run_reuses_the_index(
         for answer in answers:
             assert answer["text"]
             assert " ".join(answer["text"].split())[:40] in " ".join(printed.split())
-            assert len(answer["sources"]) == quickstart.PASSAGES_A_QUESTION
+            assert len(answer["sources"]) == ledger.READ
             assert f"[{', '.join(dict.fromkeys(answer['sources']))}]" in printed
             assert set(answer["sources"]) & set(ANSWERS)
             prompt = next(prompts)

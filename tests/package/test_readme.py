@@ -19,8 +19,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_one_thread")
+def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:
+    from support.tiny_encoders import WORDS, encoder
+
     monkeypatch.chdir(tmp_path)
+    chunked = [[f"{word} {place}" for place in "abc"] for word in WORDS[:12]]
     given = {
         "embeddings": DeterministicFakeEmbedding(size=16),
         "documents": [
@@ -34,6 +38,12 @@ def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "old_index": VectorStoreIndex.from_documents([LlamaDocument(text="The kettle is on.")], embed_model=MockEmbedding(16)),
         "vectors": np.random.default_rng(0).standard_normal((2, 16)),
         "texts": ["The kettle is on.", "The cat is out."],
+        "encoder": encoder(folders["bert"]),
+        "alone": encoder(folders["bert"], normalize=True),
+        "situated": encoder(folders["bert"], normalize=True),
+        "chunked": chunked,
+        "questions": [chunks[1] for chunks in chunked],
+        "answered_in": [(document, 1) for document in range(len(chunked))],
     }
     assert len(BLOCKS) >= 3
     for block in BLOCKS:
