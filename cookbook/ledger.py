@@ -69,14 +69,16 @@ def situating_rows(plain: Vectors, situated: Vectors, queries: Queries, answerin
         queries: (q, dim).
         answering: (q, n) which passages answer each query.
     """
-    found = []
-    for vectors in (situated, plain):
-        best = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :K]
-        found.append(np.take_along_axis(answering, best, axis=1))
+    ours, theirs = (
+        np.take_along_axis(answering, np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :K], axis=1)
+        for vectors in (situated, plain)
+    )
+    shares = [float(found.mean()) for found in (ours, theirs)]
+    answered = [float(found[:, :READ].any(axis=1).mean()) for found in (ours, theirs)]
     note = "situated among their module's; compared with each by itself"
     return [
-        Row("first ten passages that answer", *(float(own.mean()) for own in found), note),
-        Row("questions that the first three answer", *(float(own[:, :READ].any(axis=1).mean()) for own in found), note),
+        Row("first ten passages that answer", shares[0], shares[1], note),
+        Row("questions that the first three answer", answered[0], answered[1], note),
     ]
 
 

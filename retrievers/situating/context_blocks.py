@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -168,6 +168,11 @@ class BlockEncoder(ABC):
             InputError: as :meth:`embed_document`, or there is not one name and number for each chunk.
         """
         return self._embedded(chunks, grouped_contexts(chunks, documents, order, block=self.block))
+
+    @property
+    @abstractmethod
+    def models(self) -> Sequence[Any]:
+        """The torch models that read, which its vectors depend on."""
 
     @abstractmethod
     def embed_queries(self, texts: Sequence[str]) -> Queries:

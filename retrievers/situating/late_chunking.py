@@ -8,7 +8,7 @@ chunking, and nothing is cut off. Tokens that the model or a prompt adds are par
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,6 +75,11 @@ class LateChunking:
                 f"got window={self.window}, overlap={self.overlap}, batch_size={batch_size}, wanted at least 1, 0 and 1"
             )
         self._room(self._encoder.tokenized("a"))
+
+    @property
+    def models(self) -> Sequence[Any]:
+        """The encoder, which its vectors depend on."""
+        return (self.encoder,)
 
     def embed(self, document: str, chunks: Sequence[str]) -> Vectors:
         """Embed the chunks of one document.

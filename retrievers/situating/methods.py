@@ -10,7 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from hashlib import sha256
+from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
@@ -22,6 +23,9 @@ from rarebit.retrievers.situating.context_blocks import BlockEncoder
 from rarebit.retrievers.situating.grouping import places_by_document
 from rarebit.retrievers.situating.head import SituatingHead
 from rarebit.retrievers.situating.late_chunking import LateChunking
+
+SAMPLED: Final = 64
+"""Numbers of each weight that a fingerprint is made of."""
 
 Plainly: TypeAlias = Float32[npt.NDArray[np.float32], "embedded size"]
 """Vectors of the texts that an embedding model embedded, which may be none."""
@@ -184,7 +188,7 @@ class _Late(_Local):
 
     @property
     def fingerprint(self) -> str:
-        return repr(self.late)
+        return f"{self.late!r} {_weights(self.late.models)}"
 
     def situated(self, chunks: Chunks, vectors: Plainly) -> Vectors:
         del vectors
@@ -203,7 +207,7 @@ class _Blocks(_Local):
 
     @property
     def fingerprint(self) -> str:
-        return repr(self.encoder)
+        return f"{self.encoder!r} {_weights(self.encoder.models)}"
 
     def situated(self, chunks: Chunks, vectors: Plainly) -> Vectors:
         del vectors
@@ -236,6 +240,16 @@ def method_of(by: Way | None) -> SituatingMethod:
         f"got by={by!r}, wanted a SituatingHead, Plain(), TitleHeaders(), NeighbourWindow(), a LateChunking, TwoEncoders or "
         "SitEmb"
     )
+
+
+def _weights(models: Sequence[Any]) -> str:
+    """Hash some of the weights of torch models: two that were trained apart have other ones, and names say less."""
+    hashed = sha256()
+    for model in models:
+        for name, weight in model.named_parameters():
+            numbers = weight.detach().reshape(-1)
+            hashed.update(name.encode() + numbers[:: max(1, len(numbers) // SAMPLED)].float().cpu().numpy().tobytes())
+    return hashed.hexdigest()[:8]
 
 
 def _put_back(places: Sequence[Sequence[int]], found: Sequence[npt.NDArray[np.float32]]) -> Vectors:

@@ -135,6 +135,11 @@ class SitEmb(BlockEncoder):
 
         return cls(*adapted(adapter, base, device=device, dtype=dtype), **settings)
 
+    @property
+    def models(self) -> Sequence[Any]:
+        """The causal model, with its adapter."""
+        return (self.model,)
+
     def embed_queries(self, texts: Sequence[str]) -> Queries:
         """Embed queries: the state at the end token behind instruction and query.
 

@@ -72,6 +72,11 @@ class TwoEncoders(BlockEncoder):
         self._chunk_encoder, self._situated_encoder = chunk_encoder, situated_encoder
         self.separator = separator_of(situated_encoder) if separator is None else separator
 
+    @property
+    def models(self) -> Sequence[Any]:
+        """The encoder of chunks and that of chunks with their contexts."""
+        return self._chunk_encoder, self._situated_encoder
+
     def embed_queries(self, texts: Sequence[str]) -> Queries:
         """Embed queries: both encoders read the query alone.
 

@@ -133,6 +133,17 @@ def test_encoders_of_their_own_embed_documents_and_queries(folders: dict[str, Pa
             assert by.embed_queries([]).shape == (0, asked.shape[1])
 
 
+@pytest.mark.usefixtures("_one_thread")
+def test_encoders_with_other_weights_are_told_apart(folders: dict[str, Path]) -> None:
+    tiny_encoders = pytest.importorskip("support.tiny_encoders", reason="encoders need the extra models")
+    one, same, other = (tiny_encoders.encoder(folders["bert"]) for _ in range(3))
+    last = list(other.parameters())[-3]
+    last.data += 0.01
+    for make in (LateChunking, lambda encoder: TwoEncoders(encoder, one), lambda encoder: TwoEncoders(one, encoder)):
+        names = [method_of(make(encoder)).fingerprint for encoder in (one, same, other)]
+        assert names[0] == names[1] != names[2]
+
+
 PIECES = st.lists(st.text(alphabet="abc \n", max_size=40), max_size=8)
 
 
