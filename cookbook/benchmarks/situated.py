@@ -232,9 +232,9 @@ def _tokens(texts: Sequence[str]) -> int:
 def _seconds(texts: Sequence[str]) -> float:
     """Say how long embedding takes, by the time for some of the texts."""
     encode, drawn = load_encoder(), np.random.default_rng(0).permutation(len(texts))[:TIMED]
-    encode([texts[place] for place in drawn[:WARM_UP]])
+    encode([texts[int(place)] for place in drawn[:WARM_UP]])
     start = perf_counter()
-    encode([texts[place] for place in drawn])
+    encode([texts[int(place)] for place in drawn])
     return (perf_counter() - start) * len(texts) / len(drawn)
 
 
