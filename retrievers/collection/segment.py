@@ -187,10 +187,12 @@ class Segment:
         places = self._living(places)
         mask = np.zeros(len(self), dtype=np.bool_)
         mask[places] = True
-        if self.list_sizes is not None and near is not None:
-            lists = self._near_lists_with(places, near)
-            return Look(len(places), mask, lists, may_miss=lists is not None)
-        return Look(len(places), mask, self._lists_of(selection, queries))
+        if self.list_sizes is None:
+            return Look(len(places), mask, self._lists_of(selection, queries))
+        if near is None:
+            return Look(len(places), mask, np.tile(self.scanner.lists_with(places), (queries, 1)))
+        lists = self._near_lists_with(places, near)
+        return Look(len(places), mask, lists, may_miss=lists is not None)
 
     def _at_owner(self, start: int, stop: int, selection: Selection, queries: int) -> Look:
         """Look at all rows of one tenant: in its list, or one by one."""

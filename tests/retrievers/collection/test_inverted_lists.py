@@ -176,6 +176,18 @@ def test_they_follow_and_survive_opening_again_and_other_codes(tmp_path: Path) -
     assert len(collection.search(QUERIES[0], 10)) == 10
 
 
+@pytest.mark.parametrize("below", [9, 2])
+def test_a_tenant_finds_what_is_shared_with_it_in_whatever_list_it_lies(below: int) -> None:
+    collection, vectors = filled()
+    collection.share(filter=Compare("n", "lt", 9), tenants=["t"])
+    allowed = np.arange(ROWS) % 10 < below
+    for query in QUERIES[:10]:
+        hits = collection.tenant("t").search(query, 10, filter=Compare("n", "lt", below))
+        tenth = np.sort((vectors @ query)[allowed])[-10]
+        assert len(hits) == 10
+        assert np.mean([hit.score >= tenth - 0.01 for hit in hits]) >= 0.9
+
+
 def test_with_tenants_lists_are_theirs() -> None:
     collection, vectors = filled()
     collection.tenant("t").add(vectors[:1500], ids=[str(n) for n in range(1500)])
