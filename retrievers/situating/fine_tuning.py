@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,16 +32,12 @@ from rarebit.retrievers.situating.text_examples import TextExamples
 from rarebit.retrievers.situating.two_encoders import check_reader, dimension_of, separator_of
 
 if TYPE_CHECKING:
-    import torch
     from sentence_transformers import SentenceTransformer
 
 HELD_OUT: Final = 0.1
 """Share of the documents that are asked about which training does not see."""
 
 FEWEST_DOCUMENTS: Final = 10
-LOOKS: Final = 4
-"""How often in an epoch held-out questions are asked, and a checkpoint is written."""
-
 RUN_FILE: Final = "run.json"
 
 
@@ -201,19 +195,3 @@ def _parted(examples: TextExamples, seed: int) -> tuple[list[int], list[int]]:
     for which, (document, _) in enumerate(examples.places):
         parts[document in apart].append(which)
     return parts
-
-
-def digest(parts: Iterator[bytes]) -> str:
-    """Hash parts, each with its length."""
-    hashed = sha256()
-    for part in parts:
-        hashed.update(len(part).to_bytes(8, "little") + part)
-    return hashed.hexdigest()
-
-
-def weights(encoder: SentenceTransformer) -> Iterator[bytes]:
-    """Give the names and numbers of an encoder's parameters."""
-    parameter: torch.Tensor
-    for name, parameter in encoder.named_parameters():
-        yield name.encode()
-        yield parameter.detach().cpu().contiguous().view(-1).float().numpy().tobytes()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -23,11 +24,13 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
-from rarebit.retrievers.situating.fine_tuning import LOOKS, digest, weights
 from rarebit.retrievers.situating.fine_tuning_batches import Beside, DocumentBatches, DocumentCollator, SituatingLoss
 from rarebit.retrievers.situating.text_examples import TextExamples
 
 last_checkpoint: Any = get_last_checkpoint  # it has no types
+
+LOOKS: Final = 4
+"""How often in an epoch held-out questions are asked, and a checkpoint is written."""
 
 RISING: Final = 0.1
 """Share of the steps in which the learning rate rises."""
@@ -52,7 +55,7 @@ class Run:
     @cached_property
     def identity(self) -> str:
         """A hash of everything that decides about the weights in the end, those at the beginning included."""
-        return digest(self._parts())
+        return _digest(self._parts())
 
     def loss(self) -> float:
         """Ask the held-out questions."""
@@ -139,10 +142,10 @@ class Run:
         deciding = {key: repr(value) for key, value in sorted(self.arguments.items()) if key != "disable_tqdm"}
         yield json.dumps([*settings, deciding]).encode()
         yield json.dumps([self.examples.documents, self.examples.questions, self.examples.places]).encode()
-        yield from weights(self.encoder)
+        yield from _weights(self.encoder)
         if self.beside is not None:
             yield b"beside"
-            yield from weights(self.beside)
+            yield from _weights(self.beside)
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
@@ -163,3 +166,19 @@ class Run:
         finally:
             for _, show in switched:
                 show()
+
+
+def _digest(parts: Iterator[bytes]) -> str:
+    """Hash parts, each with its length."""
+    hashed = sha256()
+    for part in parts:
+        hashed.update(len(part).to_bytes(8, "little") + part)
+    return hashed.hexdigest()
+
+
+def _weights(encoder: SentenceTransformer) -> Iterator[bytes]:
+    """Give the names and numbers of an encoder's parameters."""
+    parameter: torch.Tensor
+    for name, parameter in encoder.named_parameters():
+        yield name.encode()
+        yield parameter.detach().cpu().contiguous().view(-1).float().numpy().tobytes()
