@@ -19,6 +19,7 @@ def _shape_checks(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tiny models with random weights, for :func:`support.tiny_encoders.encoder`."""
+    pytest.importorskip("sentence_transformers", reason="encoders need the extra models")
     from support import tiny_encoders
 
     root = tmp_path_factory.mktemp("tiny")

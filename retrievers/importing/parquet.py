@@ -95,6 +95,20 @@ def _opened(path: Path) -> ParquetFile:
         raise InputError(f"{path} cannot be read as Parquet ({error}): check the file") from error
 
 
+def _in_microseconds(schema: pa.Schema) -> pa.Schema:
+    """Give the types of times that Python has too; where pandas is installed, pyarrow would give its types for finer ones."""
+    import pyarrow as pa
+
+    for place, column in enumerate(schema):
+        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+            schema = schema.set(place, column.with_type(pa.timestamp("us", column.type.tz)))
+        elif pa.types.is_duration(column.type) and column.type.unit == "ns":
+            schema = schema.set(place, column.with_type(pa.duration("us")))
+        elif pa.types.is_time64(column.type) and column.type.unit == "ns":
+            schema = schema.set(place, column.with_type(pa.time64("us")))
+    return schema
+
+
 def _fields(schema: pa.Schema, named: tuple[str | None, str | None, str | None], where: str) -> Fields:
     vector, text, key = named
     names = list(schema.names)
@@ -118,7 +132,8 @@ def _is_vector(kind: pa.DataType) -> bool:
 def _rows(batch: pa.RecordBatch, fields: Fields, start: int, where: str) -> Rows:
     vectors = _vectors(batch.column(fields.vector), start, where)
     try:
-        records = batch.select([name for name in batch.schema.names if name != fields.vector]).to_pylist()
+        others = batch.select([name for name in batch.schema.names if name != fields.vector])
+        records = others.cast(_in_microseconds(others.schema)).to_pylist()
     except ValueError as error:  # times finer than Python's, for one
         raise InputError(f"{where}, rows from {start} on, cannot be read ({error}): cast or leave out that column") from error
     passages = [fields.passage(record, f"{where}, row {start + place}") for place, record in enumerate(records)]

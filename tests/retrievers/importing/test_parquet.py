@@ -129,6 +129,24 @@ def test_rows_that_cannot_be_kept(tmp_path: Path, changes: Any, error: type[Exce
         rows(ParquetSource(written(tmp_path / "p.parquet", columns)))
 
 
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_nanoseconds_are_kept_as_microseconds_where_nothing_is_lost(tmp_path: Path, zone: str | None) -> None:
+    def source(unit: str, number: int) -> ParquetSource:
+        times = pa.array([number], type=pa.timestamp(unit, zone))
+        return ParquetSource(written(tmp_path / f"{unit}.parquet", {"vector": VECTORS[:1], "text": ["a"], "x": times}))
+
+    assert rows(source("ns", 3000))[0][2] == rows(source("us", 3))[0][2]
+    with pytest.raises(InputError, match=r"cannot be read .*cast or leave out"):
+        rows(source("ns", 3001))
+
+
+@pytest.mark.parametrize("type_", [pa.time64("ns"), pa.duration("ns")])
+def test_times_finer_than_pythons_are_refused(tmp_path: Path, type_: Any) -> None:
+    columns = {"vector": VECTORS[:1], "text": ["a"], "x": pa.array([3001], type=type_)}
+    with pytest.raises(InputError, match=r"cannot be read .*cast or leave out"):
+        rows(ParquetSource(written(tmp_path / "p.parquet", columns)))
+
+
 def test_what_is_no_parquet(tmp_path: Path) -> None:
     (tmp_path / "p.parquet").write_text("no")
     with pytest.raises(InputError, match="cannot be read as Parquet"):
