@@ -33,8 +33,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def _one_thread() -> Iterator[None]:
     """For models this small a second thread only waits, beside other work for seconds."""
-    import torch
-
+    torch = pytest.importorskip("torch", reason="encoders need the extra models")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
