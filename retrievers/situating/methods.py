@@ -48,14 +48,18 @@ class Chunks:
         return cls(texts, range(len(texts)), [None] * len(texts), [{}] * len(texts))
 
     @property
-    def places(self) -> list[list[int]]:
-        """The places of each document's chunks, in their order."""
+    def numbers(self) -> list[float]:
+        """The order, with the place where it is given in place of what is not known."""
         unordered = {document for document, number in zip(self.documents, self.order, strict=True) if number is None}
-        order = [
+        return [
             float(place if number is None or document in unordered else number)
             for place, (document, number) in enumerate(zip(self.documents, self.order, strict=True))
         ]
-        return list(places_by_document(len(self.texts), self.documents, order).values())
+
+    @property
+    def places(self) -> list[list[int]]:
+        """The places of each document's chunks, in their order."""
+        return list(places_by_document(len(self.texts), self.documents, self.numbers).values())
 
 
 class SituatingMethod(ABC):
@@ -165,10 +169,7 @@ class _Head(SituatingMethod):
         if not len(vectors):
             return vectors
         head = self.head or SituatingHead.shipped(vectors.shape[1])
-        situated: Vectors = np.empty_like(vectors)
-        for own in chunks.places:
-            situated[own] = head.situate(vectors[own])
-        return situated
+        return head.situate_grouped(vectors, chunks.documents, chunks.numbers)
 
 
 @dataclass(frozen=True)
@@ -211,8 +212,7 @@ class _Blocks(_Local):
 
     def situated(self, chunks: Chunks, vectors: Plainly) -> Vectors:
         del vectors
-        places = chunks.places
-        return _put_back(places, [self.encoder.embed_document([chunks.texts[place] for place in own]) for own in places])
+        return self.encoder.embed_documents_grouped(chunks.texts, chunks.documents, chunks.numbers)
 
     def queries(self, texts: Sequence[str]) -> Queries:
         return self.encoder.embed_queries(texts)
