@@ -30,6 +30,9 @@ def fingerprint_of(model: object) -> EmbeddingFingerprint:
     Returns:
         A fingerprint with the model's name, without the folder it was loaded from; or one that knows nothing.
     """
+    told = getattr(model, "fingerprint", None)
+    if isinstance(told, EmbeddingFingerprint):
+        return told
     candidates = (getattr(model, attribute, None) for attribute in NAME_ATTRIBUTES)
     names = (_plain_name(given) for given in candidates if isinstance(given, str))
     return EmbeddingFingerprint(name=next((name for name in names if name.lower() not in PLACEHOLDERS), None))

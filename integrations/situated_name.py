@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rarebit.errors import InputError
 from rarebit.integrations.model_fingerprint import fingerprint_of
-from rarebit.retrievers.collection import Collection
 from rarebit.retrievers.situating import SituatingMethod
+
+SITUATED_METRIC: Final = "inner_product"
 
 
 def situated_name(model: object | None, method: SituatingMethod) -> str:
     """Name a model together with what situates its vectors, for a collection's fingerprint; empty where it is not known."""
+    method_name = method.fingerprint.replace("/", "|")  # what stands before a slash is not compared: a model's owner
     if not method.needs_model:
-        return method.fingerprint
+        return method_name
     name = fingerprint_of(model).name or ""
-    return f"{name} situated by {method.fingerprint}" if name and method.fingerprint else name
+    return f"{name} situated by {method_name}" if name and method_name else name
 
 
 def check_model(model: object | None, method: SituatingMethod) -> None:
@@ -30,11 +34,10 @@ def check_model(model: object | None, method: SituatingMethod) -> None:
         )
 
 
-def check_metric(collection: Collection) -> None:
-    """Raise InputError unless a collection keeps the lengths of situated vectors."""
-    metric = collection.settings.metric
-    if metric != "inner_product":
+def check_metric(metric: str) -> None:
+    """Raise InputError unless a collection of this metric keeps the lengths of situated vectors."""
+    if metric != SITUATED_METRIC:
         raise InputError(
-            f"got a collection whose metric is {metric!r}, wanted 'inner_product', since the length of a situated vector means "
-            "something: make another collection, with metric='inner_product'"
+            f"got a collection whose metric is {metric!r}, wanted {SITUATED_METRIC!r}, since the length of a situated vector "
+            f"means something: make another collection, with metric={SITUATED_METRIC!r}"
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from langchain_core.documents import BaseDocumentTransformer, Document
 
@@ -13,6 +14,9 @@ from rarebit.errors import InputError
 from rarebit.integrations.langchain.situated import SituatedEmbeddings
 from rarebit.integrations.langchain.vector_store import RarebitVectorStore
 from rarebit.retrievers.collection import Compare
+
+Chunked: TypeAlias = tuple[str | int, list[Document]]
+"""A document's name and its chunks."""
 
 CHUNKS_AT_ONCE = 2048
 """Chunks of whole documents that are embedded and kept together, about."""
@@ -56,7 +60,7 @@ def index_documents(
         How many documents were added, changed and left as they are.
 
     Raises:
-        InputError: a document has no name, or two have the same one. What came before it is kept.
+        InputError: a document has no name, or two have the same one. What came before it is kept, and nothing after it.
     """
     embedding = store.embeddings
     key = document_key or (embedding.document_key if isinstance(embedding, SituatedEmbeddings) else "source")
@@ -67,15 +71,16 @@ def index_documents(
     def write() -> None:
         # First what is new: a run that is killed in between leaves too much rather than too little, and the next one mends it.
         if waiting:
-            store.add_documents(waiting)
+            # The stale chunk that a new one nearly duplicates goes away, so it cannot stand for it.
+            store.add_documents(waiting, near_duplicates="keep")
         if stale:
             counts["deleted_chunks"] += store._rows.delete(stale)
         waiting.clear()
         stale.clear()
 
-    for name, chunks in _split(documents, splitter, key):
+    for name, chunks in _until_refused(_split(documents, splitter, key), write):
         known = {row.id: row.metadata for row in store._rows.get(filter=Compare(key, "eq", name))}
-        if known == {chunk.id: chunk.metadata for chunk in chunks}:
+        if known == {chunk.id: _as_kept(chunk.metadata) for chunk in chunks}:
             counts["unchanged"] += 1
             continue
         counts["changed" if known else "added"] += 1
@@ -87,9 +92,24 @@ def index_documents(
     return Indexed(**counts)
 
 
-def _split(
-    documents: Iterable[Document], splitter: BaseDocumentTransformer, key: str
-) -> Iterator[tuple[str | int, list[Document]]]:
+def _until_refused(chunked: Iterator[Chunked], write: Callable[[], None]) -> Iterator[Chunked]:
+    """Pass on what there is, and write what waits before the error of a document that is refused goes its way."""
+    try:
+        yield from chunked
+    except InputError:
+        write()
+        raise
+
+
+def _as_kept(metadata: Mapping[str, Any]) -> Any:
+    """Give metadata as a row gives it back; what is no JSON as it is, since the store refuses it."""
+    try:
+        return json.loads(json.dumps(metadata))
+    except (TypeError, ValueError):
+        return metadata
+
+
+def _split(documents: Iterable[Document], splitter: BaseDocumentTransformer, key: str) -> Iterator[Chunked]:
     """Give each document's name and chunks, which have ids and know their place."""
     seen = set()
     for document in documents:

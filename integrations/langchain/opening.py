@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from rarebit.errors import InputError
 from rarebit.integrations.langchain.situated import SituatedEmbeddings
 from rarebit.integrations.model_fingerprint import fingerprint_of
-from rarebit.integrations.situated_name import check_metric
+from rarebit.integrations.situated_name import SITUATED_METRIC, check_metric
 from rarebit.integrations.tenancy import Rows, bound
 from rarebit.retrievers.collection import Collection, EmbeddingFingerprint
 from rarebit.retrievers.collection.settings import Metric
@@ -69,21 +69,20 @@ def collection_for(
     """
     _check_known(settings)
     if collection is None:
+        # All that can be refused is refused before a file is made.
+        tenant = None if tenant is None else checked_name(tenant)
         if _keeps_lengths(embedding):
-            settings = {"metric": "inner_product", **settings}
-        tenant = None if tenant is None else checked_name(tenant)  # before a file is made
+            check_metric(settings.get("metric") or SITUATED_METRIC)
+            settings = {**settings, "metric": SITUATED_METRIC}
         fingerprint = settings.get("fingerprint") or fingerprint_of(embedding)
-        opened = Collection.open(path, **{**settings, "fingerprint": fingerprint})
-        if _keeps_lengths(embedding):
-            check_metric(opened)
-        return bound(opened, tenant)
+        return bound(Collection.open(path, **{**settings, "fingerprint": fingerprint}), tenant)
     given = [*(["path"] if path is not None else []), *settings]
     if given:
         raise InputError(f"got collection= together with {given}, wanted either: pass these to Collection.open() instead")
     opened, rows = bound(collection, tenant)
-    opened.check_fingerprint(fingerprint_of(embedding))
     if _keeps_lengths(embedding):
-        check_metric(opened)
+        check_metric(opened.settings.metric)
+    opened.check_fingerprint(fingerprint_of(embedding))
     return opened, rows
 
 

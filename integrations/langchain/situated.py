@@ -13,7 +13,9 @@ from langchain_core.runnables import run_in_executor
 from rarebit.arrays import Vectors, VectorsLike, as_vectors
 from rarebit.errors import InputError
 from rarebit.integrations.situated_name import check_model, situated_name
+from rarebit.retrievers.collection import EmbeddingFingerprint
 from rarebit.retrievers.situating import Chunks, Way, method_of
+from rarebit.retrievers.situating.grouping import places_by_document
 
 NOTHING = np.empty((0, 0), np.float32)
 
@@ -45,8 +47,10 @@ class SituatedEmbeddings(Embeddings):
             ``NeighbourWindow()``; or an encoder that reads the chunks in their context by itself: ``LateChunking``,
             ``TwoEncoders``, ``SitEmb``.
         document_key: metadata key that names the document of a chunk.
-        order_key: metadata key of a number by which a document's chunks are put in order, if every one of them has it: by
-            default what LangChain's splitters write with ``add_start_index=True``. Otherwise they are in the order given.
+        order_keys: metadata keys of numbers by which a document's chunks are put in order, the first one first; a key counts
+            if every chunk of the document has it. By default the page that loaders write and what LangChain's splitters write
+            with ``add_start_index=True``. Where that leaves two chunks with one place, the document's chunks are in the order
+            given.
 
     Raises:
         InputError: ``by`` is nothing that situates; a model and an encoder of its own, or neither.
@@ -58,19 +62,26 @@ class SituatedEmbeddings(Embeddings):
         by: Way | None = None,
         *,
         document_key: str = "source",
-        order_key: str = "start_index",
+        order_keys: Sequence[str] = ("page", "start_index"),
     ) -> None:
         """Wrap a model; the class explains the arguments."""
         self._method = method_of(by)
         check_model(embeddings, self._method)
         self.embeddings = embeddings
         self.document_key = document_key
-        self.order_key = order_key
+        if isinstance(order_keys, str):
+            raise InputError(f"got order_keys={order_keys!r}, wanted a sequence of metadata keys: put it into a list")
+        self.order_keys = tuple(order_keys)
 
     @property
     def model_name(self) -> str:
         """Name the model and what situates, so that a collection knows what it was filled with; empty if that is not known."""
         return situated_name(self.embeddings, self._method)
+
+    @property
+    def fingerprint(self) -> EmbeddingFingerprint:
+        """The same for a collection; a name that is put together here is none to be taken apart again."""
+        return EmbeddingFingerprint(name=self.model_name or None)
 
     @property
     def keeps_lengths(self) -> bool:
@@ -128,9 +139,8 @@ class SituatedEmbeddings(Embeddings):
                     f"chunk {place} has {name!r} under the metadata key {self.document_key!r}, wanted the name of its "
                     "document: pass document_key= for another key, or use embeddings that are not situated"
                 )
-        numbers = [metadata.get(self.order_key) for metadata in metadatas]
-        order = [float(number) if isinstance(number, int | float) else None for number in numbers]
-        return Chunks(texts, [metadata[self.document_key] for metadata in metadatas], order, metadatas)
+        documents = [metadata[self.document_key] for metadata in metadatas]
+        return Chunks(texts, documents, _order(documents, metadatas, self.order_keys), metadatas)
 
     def to_embed(self, chunks: Chunks) -> list[str]:
         """Give the texts that the model is to embed for chunks; none where an encoder of its own embeds them."""
@@ -157,3 +167,20 @@ class SituatedEmbeddings(Embeddings):
         texts = self.to_embed(chunks)
         plain = NOTHING if self.embeddings is None else await self.embeddings.aembed_documents(texts)
         return (await run_in_executor(None, self.situate, chunks, plain)).tolist()  # type: ignore[no-any-return]
+
+
+def _order(documents: Sequence[str | int], metadatas: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[float | None]:
+    """Number the chunks of each document by what their metadata say of their place."""
+    order: list[float | None] = [None] * len(documents)
+    for own in places_by_document(len(documents), documents).values():
+        known = [key for key in keys if all(_is_place(metadatas[chunk].get(key)) for chunk in own)]
+        stands = [tuple(float(metadatas[chunk][key]) for key in known) for chunk in own]
+        ranks = {stand: float(rank) for rank, stand in enumerate(sorted(set(stands)))}
+        for chunk, stand in zip(own, stands, strict=True):
+            order[chunk] = ranks[stand]
+    return order
+
+
+def _is_place(number: object) -> bool:
+    """Whether metadata say where a chunk stands: LangChain's splitters write -1 where they did not find it again."""
+    return isinstance(number, int | float) and not isinstance(number, bool) and number >= 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from llama_index.core.schema import BaseNode, Document, MediaResource, MetadataMode, Node, TextNode
@@ -24,6 +25,9 @@ REF_DOC_ID = "_ref_doc_id"
 RESERVED = frozenset({NODE_TYPE, NODE_CONTENT, REF_DOC_ID})
 """Metadata keys that a node cannot use, since its row does."""
 
+SITUATED_BY = "_situated_by"
+"""Metadata key of a node whose embedding is situated and keeps its length: the name of what embedded it, if it is known."""
+
 _IN_THE_ROW = {"id_", "text", "metadata", "embedding"}
 """Fields that the content leaves out: the row itself, or its vector, holds them."""
 
@@ -37,7 +41,8 @@ def to_row(node: BaseNode) -> Row:
     reserved = sorted(RESERVED.intersection(node.metadata))
     if reserved:
         raise InputError(f"node {node.node_id!r} has the metadata keys {reserved}, which the store uses itself: rename them")
-    metadata = {**node.metadata, NODE_TYPE: node.class_name(), NODE_CONTENT: _content(node)}
+    own = {key: value for key, value in node.metadata.items() if key != SITUATED_BY}
+    metadata = {**own, NODE_TYPE: node.class_name(), NODE_CONTENT: _content(node)}
     ref_doc_id = _ref_doc_id(node)
     if ref_doc_id is not None:
         metadata[REF_DOC_ID] = ref_doc_id
@@ -62,6 +67,19 @@ def to_node(row: Row | Hit, embedding: list[float] | None = None) -> BaseNode:
         raise DamagedFileError(
             f"the {NODE_CONTENT!r} of row {row.id!r} gives no node ({error}): add the node again, or remove that metadata key"
         ) from error
+
+
+def mark(node: BaseNode, name: str) -> None:
+    """Say of a node what situated its embedding; models do not see it."""
+    node.metadata[SITUATED_BY] = name
+    for hidden in (node.excluded_embed_metadata_keys, node.excluded_llm_metadata_keys):
+        if SITUATED_BY not in hidden:
+            hidden.append(SITUATED_BY)
+
+
+def marks(nodes: Iterable[BaseNode]) -> set[str]:
+    """Give the names of what situated the embeddings of nodes."""
+    return {node.metadata[SITUATED_BY] for node in nodes if SITUATED_BY in node.metadata}
 
 
 def _ref_doc_id(node: BaseNode) -> str | None:

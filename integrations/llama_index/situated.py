@@ -13,6 +13,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 
 from rarebit.arrays import Vectors, as_vectors
 from rarebit.errors import InputError
+from rarebit.integrations.llama_index.nodes import mark
 from rarebit.integrations.situated_name import check_model, situated_name
 from rarebit.retrievers.situating import Chunks, SituatingMethod, Way, method_of
 
@@ -32,10 +33,13 @@ class SituateNodes(TransformComponent):
         )
 
     Every node is embedded once, as without this class. Nodes belong together by their ``ref_doc_id``; one that has none stands
-    alone. They are in the order of their ``start_char_idx`` if every node of the document has one, else in the order given. A
-    document's nodes have to come in one call: with ``num_workers``, the pipeline deals out documents, so they do.
+    alone. They are in the order of their ``start_char_idx`` if every node of the document has one of its own, else in the order
+    given. A document's nodes have to come in one call. With ``num_workers`` the pipeline deals out what it is given, so give it
+    ``documents=``, and split in it: it would cut a list of ``nodes=`` anywhere.
 
-    Where embeddings have lengths that mean something, as a situating head's do, the store has to compare by inner product.
+    Where embeddings have lengths that mean something, as a situating head's do, the store has to compare by inner product. Such
+    nodes are marked in their metadata, unseen by models, so that Rarebit's store refuses what does not fit, and its collection
+    knows what filled it.
     """
 
     embed_model: SerializeAsAny[BaseEmbedding] | None = Field(description="Embeds nodes and queries.")
@@ -62,15 +66,8 @@ class SituateNodes(TransformComponent):
             InputError: ``by`` is nothing that situates; a model and an encoder of its own, or neither; the component was saved
                 with something else.
         """
-        method = method_of(by)
-        check_model(embed_model, method)
-        wanted = kwargs.pop("situated_by", method.fingerprint)
-        if wanted != method.fingerprint:
-            raise InputError(
-                f"got what situates by {method.fingerprint!r}, wanted {wanted!r}, which the component was saved with: "
-                "pass it as by="
-            )
-        fields = {"embed_model": embed_model, "situated_by": method.fingerprint, "show_progress": show_progress}
+        method, situated_by = _checked(embed_model, by, kwargs)
+        fields = {"embed_model": embed_model, "situated_by": situated_by, "show_progress": show_progress}
         super().__init__(**fields, **kwargs)
         self._method = method
 
@@ -85,7 +82,7 @@ class SituateNodes(TransformComponent):
         chunks, model = _chunks(nodes), self.embed_model
         texts = self._method.to_embed(chunks)
         plain = [] if model is None else model.get_text_embedding_batch(texts, show_progress=self.show_progress)
-        return _set(nodes, _situated(self._method, chunks, plain))
+        return self._set(nodes, _situated(self._method, chunks, plain))
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Set the embedding of every node, with the model's own asynchronous method."""
@@ -93,7 +90,15 @@ class SituateNodes(TransformComponent):
         chunks, model = _chunks(nodes), self.embed_model
         texts = self._method.to_embed(chunks)
         plain = [] if model is None else await model.aget_text_embedding_batch(texts, show_progress=self.show_progress)
-        return _set(nodes, await asyncio.to_thread(_situated, self._method, chunks, plain))
+        return self._set(nodes, await asyncio.to_thread(_situated, self._method, chunks, plain))
+
+    def _set(self, nodes: Sequence[BaseNode], vectors: Vectors) -> Sequence[BaseNode]:
+        name = situated_name(self.embed_model, self._method)
+        for node, embedding in zip(nodes, vectors.tolist(), strict=True):
+            node.embedding = embedding
+            if self._method.keeps_lengths:
+                mark(node, name)
+        return nodes
 
 
 class SituatedEmbedding(BaseEmbedding):
@@ -107,6 +112,7 @@ class SituatedEmbedding(BaseEmbedding):
     """
 
     embed_model: SerializeAsAny[BaseEmbedding] | None = Field(description="Embeds texts and queries.")
+    situated_by: str = Field(default="", description="What situated the nodes.")
 
     _method: SituatingMethod = PrivateAttr()
 
@@ -121,9 +127,11 @@ class SituatedEmbedding(BaseEmbedding):
         Raises:
             InputError: as :class:`SituateNodes`.
         """
-        method = method_of(by)
-        check_model(embed_model, method)
-        named: dict[str, Any] = {"model_name": situated_name(embed_model, method) or "unknown"}
+        method, situated_by = _checked(embed_model, by, kwargs)
+        named: dict[str, Any] = {
+            "situated_by": situated_by,
+            "model_name": situated_name(embed_model, method) or "unknown",
+        }
         if embed_model is not None:
             named["embed_batch_size"] = embed_model.embed_batch_size
         super().__init__(**{"embed_model": embed_model, **named, **kwargs})
@@ -163,6 +171,19 @@ class SituatedEmbedding(BaseEmbedding):
         return (await asyncio.to_thread(_situated, self._method, chunks, plain)).tolist()  # type: ignore[no-any-return]
 
 
+def _checked(model: BaseEmbedding | None, by: Way | None, kwargs: dict[str, Any]) -> tuple[SituatingMethod, str]:
+    """Give what situates, and its fingerprint, which a component that was saved must have kept."""
+    method = method_of(by)
+    check_model(model, method)
+    wanted = kwargs.pop("situated_by", method.fingerprint)
+    if wanted != method.fingerprint:
+        raise InputError(
+            f"got what situates by {method.fingerprint!r}, wanted {wanted!r}, which the component was saved with: "
+            "pass it as by="
+        )
+    return method, wanted
+
+
 def _chunks(nodes: Sequence[BaseNode]) -> Chunks:
     """Say which nodes belong together."""
     return Chunks(
@@ -175,9 +196,3 @@ def _chunks(nodes: Sequence[BaseNode]) -> Chunks:
 
 def _situated(method: SituatingMethod, chunks: Chunks, plain: list[list[float]]) -> Vectors:
     return method.situated(chunks, as_vectors(plain) if plain else NOTHING)
-
-
-def _set(nodes: Sequence[BaseNode], vectors: Vectors) -> Sequence[BaseNode]:
-    for node, embedding in zip(nodes, vectors.tolist(), strict=True):
-        node.embedding = embedding
-    return nodes

@@ -19,8 +19,9 @@ from rarebit.integrations.llama_index import persistence
 from rarebit.integrations.llama_index.async_twins import AsyncTwins
 from rarebit.integrations.llama_index.filters import restricted
 from rarebit.integrations.llama_index.importing import source_of
-from rarebit.integrations.llama_index.nodes import REF_DOC_ID, to_node, to_row
+from rarebit.integrations.llama_index.nodes import REF_DOC_ID, marks, to_node, to_row
 from rarebit.integrations.llama_index.querying import search
+from rarebit.integrations.situated_name import check_metric
 from rarebit.integrations.tenancy import Rows, bound
 from rarebit.retrievers.collection import Collection, Compare, EmbeddingFingerprint, Tenant
 from rarebit.retrievers.collection.collection import LOCK_TIMEOUT
@@ -252,8 +253,14 @@ class RarebitVectorStore(AsyncTwins):
 
         Raises:
             InputError: and its kinds, for a node without embedding or with one of another dimension, or for metadata that
-                JSON cannot hold; the store is unchanged.
+                JSON cannot hold; or, in a store that compares by cosine, for nodes whose embeddings are situated. The store is
+                unchanged.
+            FingerprintError: what situated the nodes is not what filled the store.
         """
+        for name in marks(nodes):
+            check_metric(self._collection.settings.metric)
+            if name and self._collection.settings.fingerprint.name != name:
+                self._collection.check_fingerprint(EmbeddingFingerprint(name=name))
         last = {node.node_id: node for node in nodes}
         rows = [to_row(node) for node in last.values()]
         self._rows.add(

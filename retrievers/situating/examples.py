@@ -99,10 +99,15 @@ def removed_sentences(documents: Sequence[Sequence[str]], *, per_chunk: int = 2,
         documents: for each document the texts of its chunks.
         per_chunk: sentences of a chunk at most; chunks of fewer than three sentences lose none.
         seed: of the draw.
+
+    Raises:
+        InputError: a document is no list of chunks.
     """
     rng = np.random.default_rng(seed)
     found = []
     for number, chunks in enumerate(documents):
+        if isinstance(chunks, str):
+            raise InputError(f"got the text {chunks[:40]!r} as document {number}, wanted a list of the texts of its chunks")
         for place, text in enumerate(chunks):
             sentences = [sentence.strip() for sentence in _ENDS.split(text) if sentence.strip()]
             usable = [sentence for sentence in sentences if SHORTEST <= len(sentence) <= LONGEST]
@@ -124,6 +129,11 @@ def unlabelled(documents: Sequence[VectorsLike], sentences: Sequence[RemovedSent
         sentences: m of them.
         vectors: (m, dim) the vectors of the sentences, embedded as questions are.
     """
+    if not sentences:
+        raise InputError(
+            f"got no sentences to learn from, wanted some: only chunks of {FEWEST_SENTENCES} sentences and more give any, so "
+            "cut the documents into longer chunks, take the shipped head, or train with questions"
+        )
     questions = as_vectors(vectors)
     if len(questions) != len(sentences):
         raise InputError(f"got {len(sentences)} sentences and {len(questions)} vectors, wanted one each")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -24,6 +25,7 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
+from rarebit.retrievers.situating.encoder_identity import how_it_reads, weights_of
 from rarebit.retrievers.situating.fine_tuning_batches import Beside, DocumentBatches, DocumentCollator, SituatingLoss
 from rarebit.retrievers.situating.text_examples import TextExamples
 
@@ -100,10 +102,11 @@ class Run:
         return trainer
 
     def _arguments(self, folder: Path) -> SentenceTransformerTrainingArguments:
+        steps = self._steps
         regular = {
             "seed": self.seed,
             "lr_scheduler_type": "linear",
-            "warmup_steps": int(RISING * self.arguments["num_train_epochs"] * self._steps_of_epoch),
+            "warmup_steps": int(RISING * steps),
             "weight_decay": 0.05,
             "eval_strategy": "steps",
             "save_strategy": "steps",
@@ -115,15 +118,22 @@ class Run:
             "dataloader_pin_memory": torch.accelerator.is_available(),
             "use_cpu": not torch.accelerator.is_available(),  # with bf16, the trainer wants to be told
         }
-        every = max(1, self._steps_of_epoch // LOOKS)
+        every = max(1, min(steps, self._steps_of_epoch) // LOOKS)
         given = {**regular, "eval_steps": every, "save_steps": every, **self.arguments}
         return SentenceTransformerTrainingArguments(
             str(folder), batch_sampler=DocumentBatches, remove_unused_columns=False, **given
         )
 
+    @property
+    def _steps(self) -> int:
+        """Count the steps of the optimiser, as the trainer does."""
+        most = int(self.arguments.get("max_steps", -1))
+        return most if most > 0 else ceil(self.arguments["num_train_epochs"] * self._steps_of_epoch)
+
     @cached_property
     def _steps_of_epoch(self) -> int:
-        return len(DocumentBatches(self._rows(self.trained), self.arguments["per_device_train_batch_size"]))
+        batches = len(DocumentBatches(self._rows(self.trained), self.arguments["per_device_train_batch_size"]))
+        return ceil(batches / int(self.arguments.get("gradient_accumulation_steps", 1)))
 
     @cached_property
     def _guide(self) -> Beside:
@@ -142,10 +152,9 @@ class Run:
         deciding = {key: repr(value) for key, value in sorted(self.arguments.items()) if key != "disable_tqdm"}
         yield json.dumps([*settings, deciding]).encode()
         yield json.dumps([self.examples.documents, self.examples.questions, self.examples.places]).encode()
-        yield from _weights(self.encoder)
-        if self.beside is not None:
-            yield b"beside"
-            yield from _weights(self.beside)
+        for encoder in [self.encoder, *([] if self.beside is None else [self.beside])]:
+            yield how_it_reads(encoder)
+            yield from weights_of(encoder)
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
@@ -174,11 +183,3 @@ def _digest(parts: Iterator[bytes]) -> str:
     for part in parts:
         hashed.update(len(part).to_bytes(8, "little") + part)
     return hashed.hexdigest()
-
-
-def _weights(encoder: SentenceTransformer) -> Iterator[bytes]:
-    """Give the names and numbers of an encoder's parameters."""
-    parameter: torch.Tensor
-    for name, parameter in encoder.named_parameters():
-        yield name.encode()
-        yield parameter.detach().cpu().contiguous().view(-1).float().numpy().tobytes()

@@ -58,7 +58,10 @@ BLOCK: Final = 256
 
 @dataclass(frozen=True)
 class SituatingReport:
-    """Geometric mean of the rank of the right chunk among the chunks of documents that training did not see."""
+    """Geometric mean of the rank of the right chunk among the chunks of documents that training did not see.
+
+    Where fewer than ten documents are asked about, among those of parts of them that it did not see.
+    """
 
     plain: float
     """By the chunks' own vectors."""
@@ -169,7 +172,7 @@ class SituatingHead:
         """Train a head; needs the extra ``models`` (torch). A minute on one processor core for thousands of questions.
 
         A fifth of the documents is kept apart, and what answers their questions best is kept, the untrained head included.
-        Documents of more than 48 chunks are taken in parts.
+        Documents of more than 48 chunks are taken in parts, and parts are kept apart where there are fewer than ten documents.
 
         Args:
             examples: documents and questions: labelled, or made of the documents by :func:`unlabelled`.

@@ -8,24 +8,22 @@ embed by themselves.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
 from numpy import typing as npt
 
-from rarebit.arrays import Queries, Vectors
+from rarebit.arrays import Queries, Vectors, normalized
 from rarebit.errors import InputError
 from rarebit.retrievers.situating.context_blocks import BlockEncoder
+from rarebit.retrievers.situating.encoder_identity import hash_of
 from rarebit.retrievers.situating.grouping import places_by_document
 from rarebit.retrievers.situating.head import SituatingHead
 from rarebit.retrievers.situating.late_chunking import LateChunking
-
-SAMPLED: Final = 64
-"""Numbers of each weight that a fingerprint is made of."""
 
 Plainly: TypeAlias = Float32[npt.NDArray[np.float32], "embedded size"]
 """Vectors of the texts that an embedding model embedded, which may be none."""
@@ -39,7 +37,10 @@ class Chunks:
     documents: Sequence[Hashable]
     """Of each the name of its document."""
     order: Sequence[float | None]
-    """Of each a number by which the chunks of its document are put in order; where one has none, they are as they are given."""
+    """Of each a number by which the chunks of its document are put in order.
+
+    Where one has none, or two have the same, the chunks of that document are in the order in which they are given.
+    """
     metadatas: Sequence[Mapping[str, Any]]
 
     @classmethod
@@ -50,7 +51,8 @@ class Chunks:
     @property
     def numbers(self) -> list[float]:
         """The order, with the place where it is given in place of what is not known."""
-        unordered = {document for document, number in zip(self.documents, self.order, strict=True) if number is None}
+        counted = Counter(zip(self.documents, self.order, strict=True))
+        unordered = {document for (document, number), count in counted.items() if number is None or count > 1}
         return [
             float(place if number is None or document in unordered else number)
             for place, (document, number) in enumerate(zip(self.documents, self.order, strict=True))
@@ -110,6 +112,11 @@ class TitleHeaders(SituatingMethod):
     keys: Sequence[str] = ("title",)
     joiner: str = " > "
 
+    def __post_init__(self) -> None:
+        """Check the keys."""
+        if isinstance(self.keys, str) or not all(isinstance(key, str) for key in self.keys):
+            raise InputError(f"got keys={self.keys!r}, wanted a sequence of metadata keys, such as ('title',)")
+
     @property
     def fingerprint(self) -> str:
         """Name the keys."""
@@ -120,7 +127,7 @@ class TitleHeaders(SituatingMethod):
         return [self._headed(text, metadata) for text, metadata in zip(chunks.texts, chunks.metadatas, strict=True)]
 
     def _headed(self, text: str, metadata: Mapping[str, Any]) -> str:
-        header = self.joiner.join(str(metadata[key]) for key in self.keys if metadata.get(key))
+        header = self.joiner.join(str(metadata[key]) for key in self.keys if metadata.get(key) not in (None, ""))
         return f"{header}\n{text}" if header else text
 
 
@@ -156,7 +163,10 @@ class NeighbourWindow(SituatingMethod):
 
 @dataclass(frozen=True)
 class _Head(SituatingMethod):
-    """A situating head; the shipped one if None."""
+    """A situating head; the shipped one if None.
+
+    Heads are made for vectors of length 1: of longer ones the longest would win, whatever is asked.
+    """
 
     head: SituatingHead | None
     keeps_lengths: ClassVar[bool] = True
@@ -169,7 +179,7 @@ class _Head(SituatingMethod):
         if not len(vectors):
             return vectors
         head = self.head or SituatingHead.shipped(vectors.shape[1])
-        return head.situate_grouped(vectors, chunks.documents, chunks.numbers)
+        return head.situate_grouped(normalized(vectors), chunks.documents, chunks.numbers)
 
 
 @dataclass(frozen=True)
@@ -189,7 +199,7 @@ class _Late(_Local):
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.late!r} {_weights(self.late.models)}"
+        return f"{self.late!r} {hash_of(self.late.models)}"
 
     def situated(self, chunks: Chunks, vectors: Plainly) -> Vectors:
         del vectors
@@ -208,7 +218,7 @@ class _Blocks(_Local):
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.encoder!r} {_weights(self.encoder.models)}"
+        return f"{self.encoder!r} {hash_of(self.encoder.models)}"
 
     def situated(self, chunks: Chunks, vectors: Plainly) -> Vectors:
         del vectors
@@ -240,16 +250,6 @@ def method_of(by: Way | None) -> SituatingMethod:
         f"got by={by!r}, wanted a SituatingHead, Plain(), TitleHeaders(), NeighbourWindow(), a LateChunking, TwoEncoders or "
         "SitEmb"
     )
-
-
-def _weights(models: Sequence[Any]) -> str:
-    """Hash some of the weights of torch models: two that were trained apart have other ones, and names say less."""
-    hashed = sha256()
-    for model in models:
-        for name, weight in model.named_parameters():
-            numbers = weight.detach().reshape(-1)
-            hashed.update(name.encode() + numbers[:: max(1, len(numbers) // SAMPLED)].float().cpu().numpy().tobytes())
-    return hashed.hexdigest()[:8]
 
 
 def _put_back(places: Sequence[Sequence[int]], found: Sequence[npt.NDArray[np.float32]]) -> Vectors:

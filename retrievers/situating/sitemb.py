@@ -175,7 +175,10 @@ class SitEmb(BlockEncoder):
 
     def __repr__(self) -> str:
         """Name what decides about the vectors."""
-        return f"SitEmb(dim={self.dim}, residual={self.residual}, max_length={self.max_length}, block={self.block})"
+        return (
+            f"SitEmb(dim={self.dim}, residual={self.residual}, max_length={self.max_length}, block={self.block}, "
+            f"instruction={self.instruction!r}, query_instruction={self.query_instruction!r})"
+        )
 
     def _situated(self, chunks: list[str], contexts: list[str]) -> Vectors:
         alone, situated = self._apart(chunks, contexts)

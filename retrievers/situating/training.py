@@ -54,9 +54,7 @@ def trained(head: SituatingHead, examples: Examples, steps: int, seed: int, *, p
             f"got questions about {len(windows)} documents or parts of {SPAN} chunks, wanted {FEWEST_WINDOWS} at least: a head "
             "that is to be used on other documents has to be measured on some; take more documents, or load a trained head"
         )
-    drawn = rng.permutation(len(windows))
-    count = max(1, int(HELD_OUT * len(windows)))
-    held, rest = ([windows[place] for place in np.sort(places)] for places in (drawn[:count], drawn[count:]))
+    held, rest = _parted(windows, rng)
     asked = [which for window in held for about in window.questions.values() for which in about]
     measured = set(rng.permutation(asked)[:MOST_MEASURED].tolist())
 
@@ -70,6 +68,16 @@ def trained(head: SituatingHead, examples: Examples, steps: int, seed: int, *, p
     return best.with_arrays(
         best._arrays, SituatingReport(float(np.exp(-measure(head))), float(np.exp(-measure(best))), step, len(measured))
     )
+
+
+def _parted(windows: list[Window], rng: np.random.Generator) -> tuple[list[Window], list[Window]]:
+    """Give the windows to measure on and those to train on: of different documents, if there are enough documents for that."""
+    documents = np.array([window.document for window in windows])
+    groups = documents if len(set(documents.tolist())) >= FEWEST_WINDOWS else np.arange(len(windows))
+    drawn = rng.permutation(np.unique(groups))
+    apart = np.isin(groups, drawn[: max(1, int(HELD_OUT * len(drawn)))])
+    held, rest = ([windows[place] for place in np.flatnonzero(chosen)] for chosen in (apart, ~apart))
+    return held, rest
 
 
 def typical_rank(head: SituatingHead, examples: Examples) -> float:

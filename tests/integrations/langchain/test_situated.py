@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from langchain_text_splitters import RecursiveCharacterTextSplitter
 from support.heads import some_head
 
 from rarebit import Collection
+from rarebit.arrays import normalized
 from rarebit.errors import FingerprintError, InputError, SettingsError
 from rarebit.integrations.langchain import Indexed, RarebitVectorStore, SituatedEmbeddings, index_documents
 from rarebit.retrievers.situating import LateChunking, NeighbourWindow, Plain, SituatingHead, TitleHeaders, TwoEncoders
@@ -82,7 +84,7 @@ def wanted(*documents: list[Document], head: SituatingHead = HEAD) -> dict[str, 
     """Situate the chunks of documents by the head itself."""
     found = {}
     for document in documents:
-        plain = Counting().embed_documents([chunk.page_content for chunk in document])
+        plain = normalized(np.array(Counting().embed_documents([chunk.page_content for chunk in document]), np.float32))
         texts = [chunk.page_content for chunk in document]
         found.update(zip(texts, head.situate(plain), strict=True))
     return found
@@ -128,6 +130,50 @@ async def test_awaited_it_does_the_same() -> None:
     assert await embeddings.aembed_query("a") == model.embed_query("a")
 
 
+@pytest.mark.parametrize("counted_anew", [True, False])
+def test_pages_of_a_document_come_one_after_the_other(*, counted_anew: bool) -> None:
+    book = [
+        Document(
+            page_content=f"{page} {start}",
+            metadata={"source": "book", "page": page, "start_index": start + 7 * page * (not counted_anew)},
+        )
+        for page in (0, 2, 11)
+        for start in (0, 9, 30)
+    ]
+    mixed = random.Random(1).sample(book, len(book))
+    found = SituatedEmbeddings(Counting(), HEAD).embed_chunks(mixed)
+    texts = [chunk.page_content for chunk in mixed]
+    assert_same(dict(zip(texts, np.array(found), strict=True)), wanted(book))
+
+
+@pytest.mark.parametrize("places", [[0, -1, 40, -1], [0, 9, 0, 9], [True, False, True, False], [0, 5, "7", 8]])
+def test_places_that_do_not_tell_the_order_are_passed_over(places: list[Any]) -> None:
+    one = chunks("one", 4)
+    for chunk, place in zip(one, places, strict=True):
+        chunk.metadata["start_index"] = place
+    assert np.allclose(SituatedEmbeddings(Counting(), HEAD).embed_chunks(one), list(wanted(one).values()), atol=1e-5)
+
+
+@pytest.mark.unchecked
+def test_one_key_of_places_is_put_into_a_list() -> None:
+    with pytest.raises(InputError, match=r"order_keys='page'.*put it into a list"):
+        SituatedEmbeddings(Counting(), HEAD, order_keys="page")
+
+
+def test_a_model_with_long_vectors_is_ranked_by_direction() -> None:
+    class Unequal(Counting):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return [[6.0, 6.0] if "off" in text else [1.0, 0.0] for text in texts]
+
+        def embed_query(self, text: str) -> list[float]:
+            return [1.0, 0.0]
+
+    for head in (None, SituatingHead(2)):
+        store = RarebitVectorStore(SituatedEmbeddings(Unequal(), head))
+        store.add_texts(["on topic", "off topic"], [{"source": "a"}, {"source": "b"}])
+        assert store.similarity_search("?", k=1)[0].page_content == "on topic"
+
+
 def test_without_numbers_chunks_are_in_the_order_given() -> None:
     named = [Document(page_content=chunk.page_content, metadata={"book": "one"}) for chunk in chunks("one", 6)]
     embeddings = SituatedEmbeddings(Counting(), HEAD, document_key="book")
@@ -139,8 +185,8 @@ def test_without_numbers_chunks_are_in_the_order_given() -> None:
 def test_bare_texts_are_documents_of_one_chunk() -> None:
     embeddings = SituatedEmbeddings(Counting(), HEAD)
     found = embeddings.embed_documents(["a", "b", "a"])
-    alone = [HEAD.situate(Counting().embed_documents([text]))[0] for text in "aba"]
-    assert np.allclose(found, alone, atol=1e-5)
+    alone = wanted(*([Document(page_content=text)] for text in "ab"))
+    assert np.allclose(found, [alone[text] for text in "aba"], atol=1e-5)
     assert embeddings.embed_documents([]) == []
 
 
@@ -169,6 +215,23 @@ def test_a_file_knows_that_it_is_situated(tmp_path: Path) -> None:
     for embeddings in (Counting(), SituatedEmbeddings(Counting()), SituatedEmbeddings(Counting("another"), HEAD)):
         with pytest.raises(FingerprintError):
             RarebitVectorStore(embeddings, path=path)
+
+
+def test_models_are_told_apart_whatever_the_method_is_called(tmp_path: Path) -> None:
+    path, by = tmp_path / "docs.rarebit", TitleHeaders(("title", "section"), joiner=" / ")
+    RarebitVectorStore(SituatedEmbeddings(Counting("owner/small"), by), path=path).close()
+    with pytest.raises(FingerprintError, match="owner/small"):
+        RarebitVectorStore(SituatedEmbeddings(Counting("owner/large"), by), path=path)
+    RarebitVectorStore(SituatedEmbeddings(Counting("owner/small"), by), path=path).close()
+
+
+def test_a_store_that_is_refused_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "docs.rarebit"
+    with pytest.raises(InputError, match="wanted 'inner_product'"):
+        RarebitVectorStore(SituatedEmbeddings(Counting()), path=path, metric="cosine")
+    assert not path.exists()
+    with RarebitVectorStore(SituatedEmbeddings(Counting()), path=path, metric=None) as store:
+        assert store.collection.settings.metric == "inner_product"
 
 
 def test_a_collection_that_forgets_lengths_is_refused(tmp_path: Path) -> None:
@@ -285,6 +348,31 @@ def test_documents_are_indexed_whole_and_what_is_the_same_costs_nothing(monkeypa
     assert {row.metadata["year"] for row in store.collection if row.metadata["source"] == "a"} == {2021}
     assert index_documents(store, [document("b")], SPLITTER) == Indexed(0, 1, 0, 5)
     assert len(store.collection) == 8
+
+
+def test_an_edited_chunk_that_nearly_duplicates_the_old_one_takes_its_place() -> None:
+    splitter = RecursiveCharacterTextSplitter(chunk_size=200, chunk_overlap=0)
+    store = RarebitVectorStore(SituatedEmbeddings(Counting(), HEAD), near_duplicates=0.8)
+    text = "A kettle boils water for tea and for coffee, and whistles when it is done. Version"
+    shared = document("b", f"{text} one.")
+    assert index_documents(store, [document("a", f"{text} one."), shared], splitter) == Indexed(2, 0, 0, 0)
+    assert index_documents(store, [document("a", f"{text} two."), shared], splitter) == Indexed(0, 1, 1, 1)
+    assert {row.text for row in store.collection} == {f"{text} one.", f"{text} two."}
+
+
+def test_metadata_that_json_writes_otherwise_are_no_change() -> None:
+    store = RarebitVectorStore(Counting())
+    tagged = document("a", "one sentence.", "two sentences.")
+    tagged.metadata["tags"] = ("x", "y")
+    assert index_documents(store, [tagged], SPLITTER) == Indexed(1, 0, 0, 0)
+    assert index_documents(store, [tagged], SPLITTER) == Indexed(0, 0, 1, 0)
+
+
+def test_what_came_before_a_document_that_is_refused_is_kept() -> None:
+    store = RarebitVectorStore(Counting())
+    with pytest.raises(InputError, match="which is none"):
+        index_documents(store, [document("a", "one sentence."), Document(page_content="b"), document("c", "x")], SPLITTER)
+    assert [row.text for row in store.collection] == ["one sentence."]
 
 
 def test_the_same_text_twice_in_a_document_is_two_chunks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from support.hashed_embedding import DIM, Hashed, Sentences
 from support.heads import some_head
 
-from rarebit.errors import InputError
+from rarebit.errors import FingerprintError, InputError
 from rarebit.integrations.llama_index import RarebitVectorStore, SituatedEmbedding, SituateNodes
 from rarebit.retrievers.situating import LateChunking, NeighbourWindow, Plain, SituatingHead, TitleHeaders
 
@@ -148,6 +149,34 @@ def test_an_index_over_situated_nodes() -> None:
     best = sorted(scores, key=lambda text: -scores[text])[:4]
     assert [node.get_content() for node in found] == best
     assert [node.score for node in found] == pytest.approx([scores[text] for text in best], abs=1e-4)
+
+
+def test_a_store_that_forgets_lengths_is_refused_and_a_collection_knows_what_filled_it() -> None:
+    nodes = list(SituateNodes(Hashed(model_name="hashed"), HEAD)(SPLITTER(DOCUMENTS)))
+    cosine = RarebitVectorStore()
+    with pytest.raises(InputError, match="wanted 'inner_product'"):
+        cosine.add(nodes)
+    assert len(cosine.client) == 0
+    store = made()
+    store.add(nodes)
+    assert store.client.settings.fingerprint.name == f"hashed situated by {HEAD.fingerprint}"
+    assert [node.metadata for node in store.get_nodes([nodes[0].node_id])] == [{"topic": "cats"}]
+    with pytest.raises(FingerprintError):
+        store.add(list(SituateNodes(Hashed(model_name="another"), HEAD)(SPLITTER(DOCUMENTS))))
+    shown = nodes[0].get_content(metadata_mode=MetadataMode.LLM) + nodes[0].get_content(metadata_mode=MetadataMode.EMBED)
+    assert "situated" not in shown
+    RarebitVectorStore().add(list(SituateNodes(Hashed(), Plain())(SPLITTER(DOCUMENTS))))
+
+
+def test_pickled_components_situate_as_before() -> None:
+    nodes = SPLITTER(DOCUMENTS)
+    for by in (HEAD, Plain(), NeighbourWindow(2)):
+        step, model = (
+            pickle.loads(pickle.dumps(part)) for part in (SituateNodes(Hashed(), by), SituatedEmbedding(Hashed(), by))
+        )
+        found = of_nodes(step([node.model_copy(deep=True) for node in nodes]))
+        assert_same(found, of_nodes(SituateNodes(Hashed(), by)(nodes)))
+        assert np.allclose(model.get_text_embedding("a"), SituatedEmbedding(Hashed(), by).get_text_embedding("a"))
 
 
 async def test_the_embedding_model_of_an_index() -> None:

@@ -48,6 +48,10 @@ def test_examples_that_cannot_be_are_named() -> None:
         Examples([document[:, :5]], question, [(0, 0)])
     with pytest.raises(InputError, match="1 sentences and 2 vectors"):
         unlabelled([document], [RemovedSentence(0, 0, "", 0.1)], np.ones((2, DIM), np.float32))
+    with pytest.raises(InputError, match="no sentences to learn from"):
+        unlabelled([document], [], [])
+    with pytest.raises(InputError, match=r"'one whole text' as document 1, wanted a list"):
+        removed_sentences([["a"], "one whole text"])
 
 
 def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,10 +279,35 @@ def test_of_an_encoder_with_an_adapter_only_that_is_trained(encoder: SentenceTra
     assert all("lora_" in name for name in changed)
 
 
+@pytest.mark.parametrize(("accumulated", "most"), [(1, -1), (4, -1), (1, 3)])
+def test_the_schedule_counts_steps_of_the_optimiser(
+    encoder: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulated: int, most: int
+) -> None:
+    taken, step = [], torch.optim.AdamW.step
+
+    def counted(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        taken.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    settings = {"epochs": 5, "batch_size": 4, "negatives": 0, "learning_rate": 1e-3}
+    fine_tune(encoder, story(), tmp_path, gradient_accumulation_steps=accumulated, max_steps=most, **settings)
+    steps = 3 if most > 0 else 5 * -(-(20 - 2) // accumulated)
+    assert len(taken) == steps
+    assert max(taken) == pytest.approx(1e-3)
+    assert taken.index(max(taken)) == int(0.1 * steps)
+    assert (tmp_path / f"checkpoint-{steps}").exists()
+    kept = sorted(int(path.name.rpartition("-")[2]) for path in tmp_path.glob("checkpoint-*"))
+    assert len(kept) == 2
+
+
 def test_a_folder_of_another_run_is_left_alone(encoder: SentenceTransformer, tmp_path: Path) -> None:
     fine_tune(encoder, story(), tmp_path / "run", **quick(epochs=1))
     with pytest.raises(InputError, match=r"another run.*delete it, or name another"):
         fine_tune(encoder, story(), tmp_path / "run", **quick(epochs=2))
+    encoder.max_seq_length = 20
+    with pytest.raises(InputError, match=r"another run.*delete it, or name another"):
+        fine_tune(encoder, story(), tmp_path / "run", **quick(epochs=1))
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "letter.txt").write_text("dear", encoding="utf-8")
     with pytest.raises(InputError, match="holds something else"):

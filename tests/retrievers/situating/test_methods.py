@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.heads import some_head
 
+from rarebit.arrays import normalized
 from rarebit.errors import InputError
 from rarebit.retrievers.situating import (
     Chunks,
@@ -22,6 +23,7 @@ from rarebit.retrievers.situating import (
     TwoEncoders,
     method_of,
 )
+from rarebit.retrievers.situating.encoder_identity import hash_of
 from rarebit.retrievers.situating.spans import joined
 
 DIM = 8
@@ -66,6 +68,7 @@ def test_headers_are_those_of_the_metadata() -> None:
     assert by_text(chunks, TitleHeaders().to_embed(chunks))["two"] == "Ash\ntwo"
     assert by_text(chunks, TitleHeaders(("title", "section", "missing")).to_embed(chunks))["two"] == "Ash > 1\ntwo"
     assert TitleHeaders(("missing",)).to_embed(chunks) == list(chunks.texts)
+    assert by_text(chunks, TitleHeaders(("section",)).to_embed(chunks))["one"] == "0\none"
 
 
 def test_what_changes_texts_leaves_vectors_and_the_other_way_round() -> None:
@@ -73,7 +76,7 @@ def test_what_changes_texts_leaves_vectors_and_the_other_way_round() -> None:
     for method in (Plain(), TitleHeaders(), NeighbourWindow()):
         assert method.situated(chunks, vectors) is vectors
         assert not method.keeps_lengths
-    head = some_head(DIM)
+    head, vectors = some_head(DIM), normalized(vectors)
     method = method_of(head)
     assert method.to_embed(chunks) == list(chunks.texts)
     assert method.keeps_lengths
@@ -109,6 +112,8 @@ def test_what_situates_nothing_is_refused() -> None:
         method_of("window")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="0 neighbours, wanted 1 at least"):
         NeighbourWindow(0)
+    with pytest.raises(InputError, match=r"keys='title', wanted a sequence"):
+        TitleHeaders("title")
 
 
 @pytest.mark.usefixtures("_one_thread")
@@ -142,6 +147,22 @@ def test_encoders_with_other_weights_are_told_apart(folders: dict[str, Path]) ->
     for make in (LateChunking, lambda encoder: TwoEncoders(encoder, one), lambda encoder: TwoEncoders(one, encoder)):
         names = [method_of(make(encoder)).fingerprint for encoder in (one, same, other)]
         assert names[0] == names[1] != names[2]
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_encoders_that_read_otherwise_are_told_apart(folders: dict[str, Path]) -> None:
+    tiny_encoders = pytest.importorskip("support.tiny_encoders", reason="encoders need the extra models")
+    from rarebit.retrievers.situating import extend_context
+
+    bert, qwen = (tiny_encoders.encoder(folders[name], normalize=True) for name in ("bert", "qwen"))
+    prompted, shorter, cut = (tiny_encoders.encoder(folders["bert"], normalize=True) for _ in range(3))
+    prompted.prompts |= {"document": "dong "}
+    shorter.max_seq_length = 20
+    cut.truncate_dim = 16
+    extended = [extend_context(qwen, 2 * tiny_encoders.POSITIONS, method=method) for method in ("ntk", "self_extend")]
+    encoders = [bert, prompted, shorter, cut, tiny_encoders.encoder(folders["bert"], pooling="cls", normalize=True)]
+    assert len({hash_of([encoder]) for encoder in (*encoders, qwen, *extended)}) == len(encoders) + 3
+    assert hash_of([tiny_encoders.encoder(folders["bert"], normalize=True)]) == hash_of([bert])
 
 
 PIECES = st.lists(st.text(alphabet="abc \n", max_size=40), max_size=8)

@@ -10,6 +10,7 @@ from rarebit.errors import InputError
 from rarebit.retrievers.situating import Examples, RemovedSentence, SituatingHead, head, unlabelled
 
 torch = pytest.importorskip("torch", reason="training needs the extra models")
+from rarebit.retrievers.situating import training  # noqa: E402
 from rarebit.retrievers.situating.training import Student, typical_rank  # noqa: E402
 
 DIM, CHUNKS = 32, 12
@@ -155,6 +156,18 @@ def by_torch(own: SituatingHead, chunks: np.ndarray) -> np.ndarray:
 def test_numpy_does_what_torch_trains(count: int, heads: int) -> None:
     own, chunks = random_head(heads), vectors(count, np.random.default_rng(0))
     assert np.allclose(own.situate(chunks), by_torch(own, chunks), atol=1e-4)
+
+
+@pytest.mark.parametrize(("documents", "chunks"), [(12, 3 * head.SPAN), (2, 8 * head.SPAN)])
+def test_what_is_kept_apart_is_of_other_documents_if_there_are_enough(documents: int, chunks: int) -> None:
+    rng = np.random.default_rng(0)
+    places = [(document, chunk) for document in range(documents) for chunk in range(0, chunks, 20)]
+    examples = Examples([vectors(chunks, rng) for _ in range(documents)], vectors(len(places), rng), places)
+    windows = list(training._windows(examples))
+    held, rest = training._parted(windows, rng)
+    assert sorted(map(id, held + rest)) == sorted(map(id, windows))
+    assert len(held) == (2 * 3 if documents == 12 else 3)
+    assert documents < 10 or not {window.document for window in held} & {window.document for window in rest}
 
 
 def test_too_few_documents_are_refused() -> None:
