@@ -42,14 +42,19 @@ def source_of(given: Any, kind: Kind | None = None, **options: Any) -> Source:
             ``vector_column`` (Parquet), ``text_column`` and ``id_column`` (numpy and Parquet).
 
     Raises:
-        InputError: it is none of these, or takes no such option.
+        InputError: it is none of these, or takes no such option; only a path takes any.
         MissingExtraError: what reads it is not installed.
     """
+    named = {name: value for name, value in options.items() if value is not None}
     if not isinstance(given, (str, os.PathLike)):
-        return _of_object(given)
+        source, told = _of_object(given), [*(["kind"] if kind else []), *named]
+        if told:
+            raise InputError(f"got {told} for a {type(given).__name__}, wanted them with a path only: leave them out")
+        return source
     path = Path(given)
     kind = kind or kind_at(path)
-    named = {name: value for name, value in options.items() if value is not None}
+    if kind not in OPTIONS:
+        raise InputError(f"got kind={kind!r}, wanted one of {list(OPTIONS)}: name what is at {path}, or leave it out")
     unknown = sorted(named.keys() - set(OPTIONS[kind]))
     if unknown:
         raise InputError(f"got {unknown} for a source of kind {kind!r}, which takes {list(OPTIONS[kind])}: leave them out")

@@ -66,7 +66,7 @@ class ParquetSource:
         for path in self._paths:
             with _opened(path) as file:
                 fields = _fields(file.schema_arrow, self._named, path.name)
-                for batch in file.iter_batches(batch_size=size):
+                for batch in _read(file, size, start, path.name):
                     yield _rows(batch, fields, start, path.name)
                     start += batch.num_rows
 
@@ -93,6 +93,17 @@ def _opened(path: Path) -> ParquetFile:
         return ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as Parquet ({error}): check the file") from error
+
+
+def _read(file: ParquetFile, size: int, start: int, where: str) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    try:
+        for batch in file.iter_batches(batch_size=size):
+            yield batch
+            start += batch.num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{where}, rows from {start} on, cannot be read as Parquet ({error}): check the file") from error
 
 
 def _in_microseconds(schema: pa.Schema) -> pa.Schema:

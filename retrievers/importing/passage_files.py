@@ -12,6 +12,8 @@ from rarebit.retrievers.importing.records import IDS, TEXTS, Fields, Passage, fi
 
 LINES_OF_JSON = (".jsonl", ".ndjson")
 SUFFIXES = (*LINES_OF_JSON, ".json", ".txt")
+UTF8 = "utf-8-sig"
+"""A byte order mark at the beginning is none of the text."""
 
 
 class PassageFile:
@@ -53,7 +55,7 @@ class PassageFile:
             if suffix == ".json":
                 yield from _listed(self._path)
                 return
-            with self._path.open(encoding="utf-8") as file:
+            with self._path.open(encoding=UTF8) as file:
                 yield from _decoded(file, json.loads if suffix in LINES_OF_JSON else str)
         except OSError as error:
             raise InputError(f"{self._path} cannot be read ({error.strerror}), wanted a file of texts") from error
@@ -72,7 +74,7 @@ def _decoded(lines: Iterable[str], decode: Callable[[str], Any]) -> Iterator[Any
 
 
 def _listed(path: Path) -> list[Any]:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = json.loads(path.read_text(encoding=UTF8))
     if not isinstance(found, list):
         raise InputError(f"{path.name} holds a {type(found).__name__}, wanted a list with one item a vector")
     return found

@@ -30,7 +30,7 @@ def plain_metadata(given: Mapping[str, Any] | None, key: str) -> Metadata:
         UUIDs and paths strings, decimals floats (where that is exact).
 
     Raises:
-        MetadataError: a value that JSON cannot hold without loss, such as NaN, bytes or a set.
+        MetadataError: what JSON cannot hold without loss: values such as NaN, bytes or a set, and keys that are no strings.
     """
     if given is None:
         return {}
@@ -39,9 +39,9 @@ def plain_metadata(given: Mapping[str, Any] | None, key: str) -> Metadata:
     return {name: _field(name, value, key) for name, value in given.items()}
 
 
-def _field(name: str, value: Any, key: str) -> Any:
+def _field(name: Any, value: Any, key: str) -> Any:
     try:
-        return _plain(value)
+        return _plain({name: value})[name]
     except (TypeError, ValueError, RecursionError) as error:
         raise MetadataError(
             f"row {key!r} has the metadata {name!r}, which JSON cannot hold without loss ({error}): convert it in the source, "
@@ -55,7 +55,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return _finite(float(value))
     if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {_key(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     if isinstance(value, (dt.date, dt.time)):
@@ -69,6 +69,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return _plain(value.value)
     raise TypeError(f"it holds a {type(value).__name__}")
+
+
+def _key(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"key {name!r} is a {type(name).__name__}")
+    return name
 
 
 def _finite(number: float) -> float:

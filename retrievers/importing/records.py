@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Fields:
         if self.id is None:
             return None
         found = record.get(self.id)
-        if found is None or isinstance(found, (bool, float)) or not str(found):
+        if isinstance(found, bool) or not isinstance(found, (str, int, UUID)) or found == "":
             raise InputError(f"{place} has {found!r} as {self.id!r}, wanted an id, a text or a whole number")
         return str(found)
 

@@ -86,6 +86,17 @@ def test_texts_in_plain_lines(tmp_path: Path) -> None:
     assert [text for _, text, _ in rows(NumpySource(VECTORS, path))] == TEXTS
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    for name, content in (
+        ("t.txt", "east\n\nnorth-east"),
+        ("t.jsonl", "\n".join(map(json.dumps, TEXTS))),
+        ("t.json", json.dumps(TEXTS)),
+    ):
+        path = tmp_path / name
+        path.write_text(content, encoding="utf-8-sig")
+        assert [text for _, text, _ in rows(NumpySource(VECTORS, path))] == TEXTS
+
+
 def test_derived_ids_say_what_a_row_is() -> None:
     def ids(vectors: Any, texts: list[str], metadatas: Any = None) -> list[str]:
         return [key for batch in NumpySource(vectors, texts, metadatas).batches(2) for key in batch.ids]
@@ -149,6 +160,8 @@ def written(folder: Path, name: str, content: str) -> Path:
         ({"text": 5}, "text 3 has a int as 'text'"),
         ({"text": "a", "id": None}, "text 3 has None as 'id'"),
         ({"text": "a", "id": 1.5}, "text 3 has 1.5 as 'id'"),
+        ({"text": "a", "id": ["x"]}, r"text 3 has \['x'\] as 'id', wanted an id, a text or a whole number"),
+        ({"text": "a", "id": ""}, "text 3 has '' as 'id'"),
         ({"text": "a", "page": 1, "metadata": {"page": 2}}, r"\['page'\] both as fields and inside 'metadata'"),
         ({"text": "a", "metadata": "{no"}, "wanted JSON"),
     ],

@@ -65,6 +65,7 @@ def test_arrays_of_objects_are_never_unpickled(tmp_path: Path) -> None:
     assert not sprung.exists()
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -75,6 +76,7 @@ def test_arrays_of_objects_are_never_unpickled(tmp_path: Path) -> None:
         ("x.npy", {}, "without texts"),
         ("x.npy", {"texts": "t.txt", "name": "a", "vector_column": "v"}, r"\['name', 'vector_column'\] .*'numpy', which takes"),
         ("x.parquet", {"texts": "t.txt"}, r"\['texts'\] for a source of kind 'parquet'"),
+        ("x.parquet", {"kind": "lance"}, r"kind='lance', wanted one of \['chroma', 'llama-index', 'numpy', 'parquet'\]"),
     ],
 )
 def test_what_is_no_source(tmp_path: Path, name: str, options: dict[str, str], message: str) -> None:
@@ -91,6 +93,14 @@ def test_objects() -> None:
     for given in (object(), None, [[1.0]]):
         with pytest.raises(InputError, match=f"got a {type(given).__name__}, wanted a path"):
             source_of(given)
+
+
+def test_objects_are_what_they_are() -> None:
+    source = NumpySource([[1.0]], ["t"])
+    assert source_of(source, None, texts=None) is source
+    for options in ({"kind": "numpy"}, {"texts": ["t"]}):
+        with pytest.raises(InputError, match=rf"got \['{next(iter(options))}'\] for a NumpySource, .*a path"):
+            source_of(source, **options)  # type: ignore[arg-type]
 
 
 def test_nothing_heavy_is_loaded() -> None:

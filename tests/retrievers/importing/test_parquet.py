@@ -117,6 +117,7 @@ def test_columns_that_are_not_there(tmp_path: Path, columns: Any, keywords: Any,
         ({"vector": [*VECTORS[:2], [1.0, None]]}, VectorError, "hold NaN"),
         ({"vector": [[1.0], [1.0, 2.0], [1.0]]}, VectorError, "row 1, has a vector of dimension 2, wanted 1"),
         ({"id": ["a", "b", None]}, InputError, "row 2 has None as 'id'"),
+        ({"id": [b"a", b"b", b"\x01"]}, InputError, "row 0 has b'a' as 'id', wanted an id, a text or a whole number"),
         ({"text": [1, 2, 3]}, InputError, "row 0 has a int as 'text'"),
         ({"x": [0.0, 1.0, float("nan")]}, MetadataError, "row 2' has the metadata 'x'"),
         ({"x": [b"a", None, None]}, MetadataError, "row 0' has the metadata 'x'.*bytes"),
@@ -165,3 +166,17 @@ def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr("rarebit.extras.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"'pyarrow'.*pip install 'rarebit\[parquet\]'"):
         ParquetSource(tmp_path)
+
+
+def test_damaged_pages_are_said_to_be_and_the_rows_before_are_kept(tmp_path: Path) -> None:
+    columns = {"id": list("abcdef"), "vector": VECTORS * 2, "text": [f"text {n} " * 50 for n in range(6)]}
+    path = written(tmp_path / "p.parquet", columns, row_group_size=2, compression="snappy", use_dictionary=False)
+    page = parquet.ParquetFile(path).metadata.row_group(1).column(2)
+    content = bytearray(path.read_bytes())
+    end = page.data_page_offset + page.total_compressed_size
+    content[end - 20 : end] = b"\xff" * 20
+    path.write_bytes(content)
+    collection = Collection.open()
+    with pytest.raises(InputError, match=r"p.parquet, rows from 2 on, cannot be read .*snappy.*The 2 rows before are kept"):
+        import_into(collection, ParquetSource(path), batch_size=2)
+    assert [row.id for row in collection] == ["a", "b"]

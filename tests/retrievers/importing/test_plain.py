@@ -62,6 +62,13 @@ def test_what_loses_nothing_is_converted(given: Any, wanted: Any) -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == wanted
 
 
+@pytest.mark.unchecked
+@pytest.mark.parametrize("given", [{1: "a", "b": 2}, {"b": 2, (1, 2): "a"}, {None: 1}, {"deep": [{1: 2}]}], ids=str)
+def test_keys_are_strings(given: Any) -> None:
+    with pytest.raises(MetadataError, match=r"row 'r7' has the metadata .*key (1|\(1, 2\)|None) is a "):
+        plain_metadata(given, "r7")
+
+
 CYCLE: list[Any] = []
 CYCLE.append(CYCLE)
 REFUSED: list[Any] = [
