@@ -10,19 +10,23 @@ from rarebit.errors import InputError
 
 LONGEST_WAIT = 1e6
 
+MOST = 2**31 - 1
+"""The largest count that SQLite, faiss and numpy all take; nothing there is so many of."""
+
 
 def as_ids(given: Iterable[str]) -> list[str]:
-    """Check ids, and make a list of them.
+    """Check ids, and make a list of strings and no kinds of them, such as members of an enumeration.
 
     Raises:
         InputError: one string, something else than strings, or text that UTF-8 cannot encode.
     """
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise InputError(f"got {given!r} as ids, wanted a list of ids, such as [{str(given)!r}]")
-    ids = list(given)
-    for key in ids:
+    ids = []
+    for key in given:
         if not isinstance(key, str):
             raise InputError(f"got the id {key!r} ({type(key).__name__}), wanted strings: convert ids with str() first")
+        ids.append(str.__str__(key))
         try:
             key.encode()
         except UnicodeEncodeError as error:
@@ -31,14 +35,14 @@ def as_ids(given: Iterable[str]) -> list[str]:
 
 
 def as_count(name: str, given: Any, least: int = 0) -> int:
-    """Check a whole number."""
+    """Check a whole number; more than ``MOST`` is as good as that."""
     try:
         count = None if isinstance(given, bool) else operator.index(given)
     except TypeError:
         count = None
     if count is None or count < least:
         raise InputError(f"got {name}={given!r}, wanted a whole number, {least} or more")
-    return count
+    return min(count, MOST)
 
 
 def as_seconds(name: str, given: Any) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,9 +13,11 @@ from tqdm.auto import tqdm
 
 from rarebit.arrays import Mask, Vectors
 from rarebit.errors import DamagedFileError
-from rarebit.retrievers.collection import rows, tenants
+from rarebit.retrievers.collection import inverted_lists, rows, tenants
+from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection.checksums import CHECKSUM_BYTES
 from rarebit.retrievers.collection.engine import Engine
+from rarebit.retrievers.collection.finest import stored_codec
 from rarebit.retrievers.collection.snapshot import Snapshot
 from rarebit.retrievers.collection.storage import Connection
 
@@ -40,13 +43,41 @@ def problems(engine: Engine, *, progress: bool = False) -> list[str]:
 def _of_commit(snapshot: Snapshot, *, progress: bool) -> Iterator[str]:
     connection = snapshot.connection
     yield from (f"SQLite finds: {line}" for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok")
+    snapshot = _read_afresh(snapshot)
     yield from _uncounted(snapshot)
     for table, size in _tiers(snapshot):
         yield from _unequal(connection, table, size)
+    yield from _unlisted(snapshot)
     yield from _unlike_their_rows(snapshot, progress=progress)
     yield from _of_tenants(connection)
     yield from _of_sharing(connection)
     yield from _of_near_duplicates(snapshot)
+
+
+def _read_afresh(snapshot: Snapshot) -> Snapshot:
+    """Read settings and codec from the file: what this process has kept of them says nothing about it.
+
+    Raises:
+        DamagedFileError: they are not what was stored.
+    """
+    settings = settings_.load(snapshot.connection)
+    if settings is None:
+        raise DamagedFileError("the settings are missing from the file: restore it from a backup")
+    return replace(snapshot, settings=settings, codec=stored_codec(snapshot.connection, settings))
+
+
+def _unlisted(snapshot: Snapshot) -> Iterator[str]:
+    """Compare the inverted lists with their checksum, and the numbers of lists beside the codes with how many there are."""
+    try:
+        lists = inverted_lists.load(snapshot.connection, snapshot.settings)
+    except DamagedFileError as error:
+        yield str(error)
+        return
+    count = 1 if lists is None else lists.count
+    sql = "SELECT count(*) FROM codes WHERE list NOT BETWEEN 0 AND ?"
+    strays = snapshot.connection.execute(sql, (count - 1,)).fetchone()[0]
+    if strays:
+        yield f"{strays} codes are kept in inverted lists that are not there, wanted numbers below {count}"
 
 
 def _of_tenants(connection: Connection) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 A column is read from the rows the first time that a filter asks for its field, and follows the commits from then on: nobody
 declares which fields matter. It only ever grows; rows that were deleted meanwhile are for the caller to leave out, which is why
-one column serves readers of several commits at once.
+one column serves readers of several commits at once. Rows of an older commit that were gone when the column was read are read
+from the file for the reader that sees them.
 
 Numbers are an array. Other values are kept once each, with a code a row, and compared once each by :meth:`Compare.holds`; a
 field of very many different strings keeps a hash of each instead. What is long is not kept, but read from the row again.
@@ -26,6 +27,7 @@ from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import rows
 from rarebit.retrievers.collection.bitmaps import bitmap_of, bitmap_where
 from rarebit.retrievers.collection.filters import RANGES, Compare, values_at
+from rarebit.retrievers.collection.statements import chunks, select_in
 from rarebit.retrievers.collection.storage import Connection, State
 
 Number = TypeVar("Number", bound=np.generic)
@@ -60,6 +62,9 @@ class Column:
         self.field = field
         self.lock = Lock()
         self.last_row_id = 0
+        self.version = 0
+        """The newest commit that rows were read from: of older ones, some rows may be among ``_gone``."""
+        self._gone = BitMap64()
         self._numbers = _Pairs(np.float64)
         self._codes = _Pairs(np.uint32)
         self._different: dict[str, int] = {}
@@ -68,7 +73,7 @@ class Column:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays, and about those of the different values."""
+        """Bytes of the arrays, and about those of the different values; call with the lock held."""
         pairs: list[_Pairs[Any]] = [self._numbers, self._codes, self._elsewhere, *([self._hashes] if self._hashes else [])]
         return sum(part.nbytes for part in pairs) + sum(100 + len(value) for value in self._different)
 
@@ -77,17 +82,29 @@ class Column:
         hashed = len(self._hashes) if self._hashes else 0
         return len(self._numbers) + len(self._codes) + len(self._elsewhere) + hashed
 
-    def read_up_to(self, connection: Connection, next_row_id: int, live: BitMap64) -> None:
-        """Read those of the living rows that came since; call with the lock held."""
+    def follow(self, connection: Connection, state: State, live: BitMap64) -> None:
+        """Read those of the living rows of a commit that came since; call with the lock held."""
+        self.version = max(self.version, state.version)
         sql = f"{rows.SELECT_HEAD} WHERE row_id > ? AND row_id < ? ORDER BY row_id LIMIT ?"
-        while found := connection.execute(sql, (self.last_row_id, next_row_id, ROWS_AT_ONCE)).fetchall():
-            last = found[-1][0] if len(found) == ROWS_AT_ONCE else next_row_id - 1
+        while self.last_row_id < state.next_row_id - 1:
+            found = connection.execute(sql, (self.last_row_id, state.next_row_id, ROWS_AT_ONCE)).fetchall()
+            first, last = self.last_row_id + 1, found[-1][0] if len(found) == ROWS_AT_ONCE else state.next_row_id - 1
             pairs = _checked(found)
-            _check_complete(pairs, self.last_row_id + 1, last, live)
+            _check_complete(pairs, first, last, live)
             self._append(pairs)
+            if len(pairs) <= last - first:
+                self._gone |= BitMap64(range(first, last + 1)) - live
             self.last_row_id = last
-        _check_complete([], self.last_row_id + 1, next_row_id - 1, live)
-        self.last_row_id = max(self.last_row_id, next_row_id - 1)
+
+    def unread(self, connection: Connection, live: BitMap64) -> Column:
+        """Read, into a column of their own, those of an older commit's rows that were gone when this one was read."""
+        column = Column(self.field)
+        for row_ids in chunks(self._gone & live, ROWS_AT_ONCE):
+            pairs = _checked(sorted(select_in(connection, f"{rows.SELECT_HEAD} WHERE row_id IN", row_ids)))
+            if len(pairs) != len(row_ids):
+                raise DamagedFileError(f"{len(row_ids) - len(pairs)} rows are missing from the file: restore it from a backup")
+            column._append(pairs)
+        return column
 
     def where(self, connection: Connection, compares: Sequence[Compare], after: int, live: BitMap64) -> BitMap64:
         """Find the rows beyond a row id that have the field, and whose value satisfies every one of some comparisons.
@@ -221,14 +238,22 @@ class Columns:
         column = self._of(compares[0].field, state)
         with column.lock:
             if column.last_row_id < state.next_row_id - 1:
-                column.read_up_to(connection, state.next_row_id, live)
-            return column.where(connection, compares, after, live)
+                column.follow(connection, state, live)
+            found = column.where(connection, compares, after, live)
+            if state.version < column.version:
+                found |= column.unread(connection, live).where(connection, compares, after, live)
+            return found
 
     @property
     def nbytes(self) -> int:
         """Bytes of all columns."""
         with self._lock:
-            return sum(column.nbytes for column in self._columns.values())
+            columns = list(self._columns.values())
+        total = 0
+        for column in columns:
+            with column.lock:
+                total += column.nbytes
+        return total
 
     def drop(self) -> None:
         """Forget every column, as where another file may stand under the name; or a lock may be held for ever, after a fork."""

@@ -208,7 +208,7 @@ class RowOperations(Handle):
 
     def __contains__(self, key: object) -> bool:
         """Whether a row has this id."""
-        if not isinstance(key, str):
+        if not isinstance(key, str) or not _is_unicode(key):
             return False
         with self._engine.snapshot(self._tenant) as snapshot:
             return bool(snapshot.by_ids([key]))
@@ -244,3 +244,11 @@ class RowOperations(Handle):
 
     def _number_for(self, connection: Connection) -> int:
         return tenants.OWN if self._tenant is None else tenants.number_for(connection, self._tenant)
+
+
+def _is_unicode(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -56,6 +56,7 @@ def new_row(key: str, text: str, metadata: Mapping[str, Any] | None) -> NewRow:
     """Encode and check one row; raises InputError, and MetadataError for what JSON cannot hold without loss."""
     if not isinstance(text, str):
         raise InputError(f"got a text of type {type(text).__name__} for id {key!r}, wanted a string")
+    text = str.__str__(text)  # of a kind of strings, what SQLite and a checksum take of it
     try:
         f"{key}{text}".encode()
     except UnicodeEncodeError as error:

@@ -149,3 +149,20 @@ def test_a_vector_of_zeros_has_no_direction_and_scores_zero(collection: Collecti
     scores = {hit.id: hit.score for hit in collection.search([1.0, 0.0])}
     assert scores == {"a": pytest.approx(1.0), "b": pytest.approx(0.0), "zero": 0.0}
     assert {hit.score for hit in collection.search([0.0, 0.0])} == {0.0}
+
+
+def test_more_than_there_can_be_is_all_there_is(collection: Collection) -> None:
+    most = 10**400
+    assert len(collection.search([1.0, 0.5], k=most, candidates=most)) == 2
+    assert len(collection.search_mmr([1.0, 0.5], k=most, fetch_k=most)) == 2
+    assert len(collection.search_hybrid([1.0, 0.5], "x", k=most, fetch_k=most)) == 2
+    assert len(collection.search_lexical("x", k=most)) == 1
+    assert len(list(collection.iterate(batch_size=most))) == 2
+    assert len(list(collection.tenant("t").iterate(batch_size=most))) == 0
+    collection.add(GOOD, batch_size=most)
+    assert len(collection) == 4
+
+
+def test_what_cannot_be_an_id_is_in_no_collection(collection: Collection) -> None:
+    assert "a" in collection
+    assert "\ud800" not in collection

@@ -6,6 +6,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +289,33 @@ def test_lexical_search_in_scripts_without_spaces_and_decomposed_accents() -> No
     words = Collection.open()
     words.add([[1.0]], texts=["a r\u00e9sum\u00e9"], ids=["a"])
     assert [hit.id for hit in words.search_lexical("re\u0301sume\u0301")] == ["a"]
+
+
+class Key(str, Enum):  # noqa: UP042 -- a StrEnum formats as itself
+    """A string that formats as another one, up to Python 3.11."""
+
+    ACME = "acme"
+
+    __format__ = Enum.__format__
+
+    def __str__(self) -> str:
+        return "Key.ACME"
+
+
+@pytest.mark.parametrize("key", [Key.ACME, np.str_("acme")], ids=["enum", "numpy"])
+def test_kinds_of_strings_are_kept_as_strings(path: Path, key: str) -> None:
+    with Collection.open(path, near_duplicates=0.9) as collection:
+        for rows in (collection, collection.tenant(key)):
+            for _ in range(2):
+                assert [type(given) for given in rows.add([[1.0], [2.0]], texts=[key, "y"], ids=[key, "b"])] == [str, str]
+            assert key in rows
+            assert [(row.id, row.text) for row in rows.get([key])] == [("acme", "acme")]
+            assert len(rows.vectors([key])) == 1
+            assert rows.stand_ins([key], ["new"]) == ["acme"]
+        assert collection.tenants() == ["acme"]
+        assert collection.check() == []
+    with Collection.open(path) as collection:
+        for rows in (collection, collection.tenant("acme")):
+            assert {row.id: row.text for row in rows} == {"acme": "acme", "b": "y"}
+            assert rows.delete([key]) == 1
+            rows.add([[1.0]], ids=["acme"])

@@ -157,3 +157,22 @@ def test_compacting_needs_to_write(file: Path) -> None:
     with Collection.open(file, lock_timeout=0.1) as collection, pytest.raises(LockedError):
         collection.compact()
     raw.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        ("UPDATE codec SET learned = x'00'", "the codec 'trellis' in the file cannot be read"),
+        ("DELETE FROM codec", "have not 260 bytes"),
+        ("UPDATE settings SET value = '7' WHERE name = 'metric'", "that of 'metric' is not what was stored"),
+        ("DELETE FROM settings", "the settings are missing from the file"),
+    ],
+)
+def test_what_is_damaged_while_it_is_open_is_named(file: Path, damage: str, problem: str) -> None:
+    with Collection.open(file) as collection:
+        collection.search(clustered(1)[0])
+        with sqlite3.connect(file) as raw:
+            raw.execute(damage)
+        raw.close()
+        found = collection.check()
+    assert any(problem in sentence for sentence in found), found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -189,3 +191,67 @@ def test_threads_that_ask_while_others_write_see_one_commit_each() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+OLDER = [
+    *(Compare("side", "eq", "a"), Compare("side", "ne", "a"), Compare("side", "exists"), Compare("side", "like", "%b")),
+    *(Compare("n", "lt", 50), Compare("n", "gte", 50)),
+    And(Compare("n", "gt", 3), Compare("n", "lt", 7)),
+    Or(Compare("side", "eq", "a"), Not(Compare("n", "in", [1, 2, 3]))),
+]
+
+
+@pytest.mark.parametrize("most_different", [2, columns.MOST_DIFFERENT])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_reader_of_an_older_commit_finds_what_lived_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_different: int, *, begun: bool
+) -> None:
+    """Others read a column from a later commit, in which some of its rows are gone."""
+    monkeypatch.setattr(columns, "MOST_DIFFERENT", most_different)
+    monkeypatch.setattr(columns, "ROWS_AT_ONCE", 16)
+    with Collection.open(tmp_path / "c.rarebit") as collection:
+
+        def add(ids: Sequence[int], turn: int) -> None:
+            metadatas = [{"n": n + turn, "side": "ab"[(n + turn) % 2]} for n in ids]
+            collection.add(np.ones((len(ids), 2)), metadatas=metadatas, ids=[str(n) for n in ids])
+
+        def ask() -> list[int]:
+            return [collection.count(tree) for tree in OLDER]
+
+        add(range(40), 0)
+        if begun:
+            ask()
+        add(range(40, 100), 0)
+        with collection._engine.snapshot() as old:
+            rows = list(collection)
+            add(range(30, 60), 1)
+            collection.delete(["7", "99"])
+            ask()
+            add(range(50, 120), 2)
+            newer = ask()
+            for tree in OLDER:
+                assert {row.id for row in old.rows(old.matching(tree))} == {row.id for row in rows if matches(tree, row)}
+        assert ask() == newer == [len(expected(collection, tree)) for tree in OLDER]
+
+
+class Growing(dict[str, int]):
+    """Grows while it is looked through, unless the lock keeps others from it."""
+
+    lock: threading.Lock
+
+    def __iter__(self) -> Iterator[str]:
+        for key in super().__iter__():
+            if self.lock.acquire(blocking=False):
+                self[f"{key} grown"] = len(self)
+                self.lock.release()
+            yield key
+
+
+def test_memory_is_counted_while_columns_grow() -> None:
+    collection = Collection.open()
+    collection.add(np.ones((5, 2)), metadatas=[{"f": str(n)} for n in range(5)])
+    collection.count(Compare("f", "eq", "1"))
+    column = collection._engine.known.columns._columns["f"]
+    column._different = Growing(column._different)
+    column._different.lock = column.lock
+    assert collection.stats().memory["filters"] > 500
