@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rarebit.errors import InputError
-from rarebit.retrievers.collection import rows, tenants
+from rarebit.retrievers.collection import recompression, rows, tenants
+from rarebit.retrievers.collection.asides import folder_beside
 from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.storage import Storage
 
@@ -28,8 +28,8 @@ def copy_of_tenant(engine: Engine, tenant: str, path: str | os.PathLike[str], *,
     would keep what was deleted.
     """
     target = _target(engine, path, overwrite=overwrite)
-    with TemporaryDirectory(dir=target.parent, prefix=".") as folder:
-        whole = Path(folder, "copy")
+    with folder_beside(target) as folder:
+        whole = folder / "copy"
         engine.storage.copy_to(whole)
         storage = Storage(
             whole,
@@ -55,6 +55,7 @@ def _cut_down(engine: Engine, tenant: str) -> None:
             theirs = others & tenants.own_rows(connection, owner)
             rows.delete(connection, owner, list(theirs), snapshot.settings.near_duplicate_index)
         tenants.forget_others(connection, number)
+        recompression.drop_tables(connection)  # one that was running when the copy was made
         # Deleting marks words as gone; they would still be read in the index.
         connection.execute("INSERT INTO lexical (lexical) VALUES ('rebuild')")
 

@@ -20,7 +20,7 @@ from rarebit.retrievers.collection.finest import stored_codec
 from rarebit.retrievers.collection.index_cache import IndexCache
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
 from rarebit.retrievers.collection.snapshot import Known, SearchableSnapshot, Snapshot
-from rarebit.retrievers.collection.storage import Connection, State, Storage, read_state
+from rarebit.retrievers.collection.storage import Connection, State, Storage, read_state, stored_tokenizer
 
 _ENGINES: WeakSet[Engine] = WeakSet()
 
@@ -113,10 +113,9 @@ class Engine:
         self.known.drop()
 
     def after_fork(self) -> None:
-        """Begin anew in a forked child."""
+        """Begin anew in a forked child; the storage does so by itself."""
         self.index.after_fork()
         self.known.drop()
-        self.storage.after_fork()
 
     def refresh(self) -> Settings:
         """Give the settings of the newest commit: its dimension may be fixed now, its codec chosen."""
@@ -174,12 +173,15 @@ class Engine:
             if agreed == kept or self.storage.read_only:
                 return agreed
         with self.storage.write() as connection:  # another process may have been faster
-            kept = settings_.load(connection) or Settings(
-                **{key: value for key, value in self.asked.items() if value is not None}
-            )
+            kept = settings_.load(connection) or self._first_settings(connection)
             agreed = settings_.reconciled(kept, self.asked, str(self.storage))
             settings_.save(connection, agreed)
         return agreed
+
+    def _first_settings(self, connection: Connection) -> Settings:
+        """Give the settings of a new file; the one who made its tables may be another process, or was killed."""
+        asked = {key: value for key, value in self.asked.items() if value is not None}
+        return Settings(**{**asked, "tokenizer": stored_tokenizer(connection)})
 
 
 def _after_fork() -> None:

@@ -7,7 +7,6 @@ anew: it holds nothing that the database does not.
 
 from __future__ import annotations
 
-import uuid
 import zlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,6 +17,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from rarebit.errors import StorageError
+from rarebit.retrievers.collection.asides import written_aside
 from rarebit.retrievers.collection.storage import Connection, State
 from rarebit.retrievers.collection.stored_codes import StoredCodes
 
@@ -112,14 +113,9 @@ class IndexCache:
         name = _name_of(connection, state.version)
         described = _Description(FORMAT, state.version, name, state.generation, cached.last_row_id, cached.last_removal)
         metadata = {key: str(value) for key, value in asdict(described.with_checksum(arrays)).items()}
-        aside = self.path.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
+        # Who may read the database may read this.
+        with suppress(StorageError, SafetensorError), written_aside(self.path, mode_of=self._database, synced=False) as aside:
             save_file(arrays, aside, metadata)
-            aside.chmod(self._database.stat().st_mode & 0o666)  # who may read the one may read the other
-            aside.replace(self.path)
-        except (OSError, SafetensorError):
-            with suppress(OSError):
-                aside.unlink()
 
 
 def _can_follow(described: _Description, connection: Connection, state: State) -> bool:

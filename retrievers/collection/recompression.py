@@ -23,15 +23,12 @@ from rarebit.retrievers.collection import training
 from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.finest import FinestVectors, stored_codec
 from rarebit.retrievers.collection.settings import FINE, FINER, Settings
-from rarebit.retrievers.collection.storage import Connection, State, changed_state, read_state
+from rarebit.retrievers.collection.storage import Connection, State, Storage, changed_state, read_state
 from rarebit.retrievers.collection.training import Codecs
 
 NEW_TABLES = ("new_codes", "new_fine")
 
 CREATE = """
-DROP TABLE IF EXISTS new_codes;
-DROP TABLE IF EXISTS new_fine;
-DROP TABLE IF EXISTS recompression;
 CREATE TABLE new_codes (row_id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, list INTEGER NOT NULL, code BLOB NOT NULL);
 CREATE TABLE new_fine (row_id INTEGER PRIMARY KEY, code BLOB NOT NULL);
 CREATE TABLE recompression (token TEXT NOT NULL);
@@ -109,6 +106,7 @@ class Recompression:
 
     def _begin(self) -> None:
         with self._engine.storage.write() as connection:
+            drop_tables(connection)
             for statement in CREATE.strip().split(";\n"):
                 connection.execute(statement)
             connection.execute("INSERT INTO recompression VALUES (?)", (self._token,))
@@ -117,8 +115,7 @@ class Recompression:
         """Drop the tables of this run, to free their space; where that fails too, the next run does it."""
         with suppress(RarebitError), self._engine.storage.write() as connection:
             if _token_of(connection) == self._token:
-                for table in (*NEW_TABLES, "recompression"):
-                    connection.execute(f"DROP TABLE {table}")
+                drop_tables(connection)
 
     def _encode_all(self, state: State, codecs: Codecs) -> int:
         """Encode batch by batch, and leave the last rows to the changing over; gives the last row id."""
@@ -164,6 +161,19 @@ class Recompression:
                 f"the codes of {self._engine.storage} were changed by another call meanwhile, and this one changed nothing: "
                 "call recompress() again if it is still wanted"
             )
+
+
+def drop_tables(connection: Connection) -> None:
+    """Drop the tables of a recompression, if there are any."""
+    for table in (*NEW_TABLES, "recompression"):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def forget_deleted(storage: Storage) -> None:
+    """Remove what a recompression keeps of rows that are deleted; it may be running, or was killed."""
+    with storage.write() as connection:
+        for table in NEW_TABLES if _token_of(connection) else ():
+            connection.execute(f"DELETE FROM {table} WHERE row_id NOT IN (SELECT row_id FROM rows)")
 
 
 def _token_of(connection: Connection) -> str | None:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import uuid
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
+from weakref import WeakValueDictionary
 
 from rarebit import errors
 from rarebit.retrievers.collection import checksums
-from rarebit.retrievers.collection.schema import APPLICATION_ID, FORMAT_VERSION, TABLES, lexical_table
+from rarebit.retrievers.collection.asides import written_aside
+from rarebit.retrievers.collection.schema import APPLICATION_ID, FORMAT_VERSION, LEXICAL, TABLES, lexical_table
 from rarebit.retrievers.collection.sqlite_errors import translated
-from rarebit.retrievers.collection.waiting import empty_log, execute_when_free
+from rarebit.retrievers.collection.waiting import GAP, empty_log, execute_when_free
 
 Connection: TypeAlias = sqlite3.Connection
 
@@ -36,6 +38,9 @@ the time for the fine vectors of a search. Not for writing: a file that someone 
 
 WAL_MARKS = slice(18, 20)
 """The bytes of a database's header that say WAL; SQLite asks to clear them before it takes a database into memory."""
+
+FORK_PATIENCE = 1.0
+"""Seconds that a fork waits for other threads in the middle of a read or a write."""
 
 
 class State(NamedTuple):
@@ -70,11 +75,29 @@ def save_state_checksum(connection: Connection) -> None:
     connection.execute("UPDATE state SET checksum = ?", (checksum,))
 
 
+def stored_tokenizer(connection: Connection) -> str:
+    """Tell which tokenizer the lexical index was made with."""
+    found = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'lexical'").fetchone()
+    for tokenizer in LEXICAL:
+        if found == (lexical_table(tokenizer),):
+            return tokenizer
+    raise errors.DamagedFileError("the collection's lexical index is missing or another: restore the file from a backup")
+
+
 def _stored_state(connection: Connection) -> tuple[int, ...]:
     row: tuple[int, ...] | None = connection.execute(f"SELECT {', '.join(State._fields)}, checksum FROM state").fetchone()
     if row is None:
         raise errors.DamagedFileError("the collection's state row is missing: restore the file from a backup")
     return row
+
+
+class _Fork:
+    """A fork that is under way; clean if no connection is open that the child would inherit."""
+
+    def __init__(self, *, has_turn: bool) -> None:
+        self.has_turn = has_turn
+        self.is_clean = False
+        self.is_over = threading.Event()
 
 
 class Storage:
@@ -100,18 +123,25 @@ class Storage:
         self._turns_held = 0
         self._idle: list[Connection] = []
         self._idle_lock = threading.Lock()
-        self._left_to_parent: list[Connection] = []
+        self._lent = 0
+        self._main: Connection | None = None
+        self._fork: _Fork | None = None
+        self._follows_writers: bool | None = None
         self._in_place: dict[str, tuple[int, int]] = {}
         if must_exist and (self.path is None or not self.path.exists()):
             raise errors.CollectionNotFoundError(
                 f"no file at {path}, wanted an existing collection: check the path; only a writable open creates one"
             )
-        with self._translated():
-            self._main: Connection | None = self._connect(create=not must_exist)
+        _STORAGES[id(self)] = self
+        with self._translated(), self._turn:
+            if self.read_only:
+                self._follow_writers()
+            self._main = self._connect(create=not must_exist)
             try:
                 self._validate_or_create(self._main, tokenizer, must_exist=must_exist)
             except BaseException:
                 self._main.close()
+                self._main = None
                 raise
 
     @contextmanager
@@ -140,15 +170,18 @@ class Storage:
     def write(self) -> Iterator[Connection]:
         """Give the writing connection; commit at the end of the block, undo everything if it raises."""
         self.check_writable()
+        process = os.getpid()
         with self._translated(), self._in_turn(wait=self.lock_timeout) as connection:
             self._check_no_filter_is_running()
             execute_when_free(connection, "BEGIN IMMEDIATE", self.lock_timeout)
             try:
                 yield connection
+                self._check_not_forked(process)
                 connection.execute("COMMIT")
+                self._check_files()
             except BaseException:
-                # A failed COMMIT or a full disk may have rolled back already.
-                if connection.in_transaction:
+                # A failed COMMIT or a full disk may have rolled back already; a child has nothing to say about its parent's.
+                if os.getpid() == process and connection.in_transaction:
                     with suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
                 raise
@@ -165,22 +198,15 @@ class Storage:
             self._check_no_filter_is_running()
             for statement in ("INSERT INTO lexical (lexical) VALUES ('optimize')", "VACUUM"):
                 execute_when_free(connection, statement, self.lock_timeout)
+            self._check_files()
             empty_log(connection, self.lock_timeout)
         return max(0, before - self.file_bytes())
 
     def copy_to(self, target: Path) -> None:
         """Write one commit of the collection to another path, whole or not at all, and sync it to the disk."""
-        aside = target.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
-            with self._translated(), self._in_turn(wait=None) if self.path is None else self._borrowed() as connection:
-                connection.execute("VACUUM INTO ?", (str(aside),))
-            _sync(aside)
-            aside.replace(target)
-            _sync(target.parent)
-        except OSError as error:
-            raise errors.StorageError(f"the copy {target} cannot be written ({error}): check the path and the space") from error
-        finally:
-            aside.unlink(missing_ok=True)
+        own = self._in_turn(wait=None) if self.path is None else self._borrowed()
+        with self._translated(), own as connection, written_aside(target, mode_of=self.path) as aside:
+            connection.execute("VACUUM INTO ?", (str(aside),))
 
     def copy_from(self, source: Storage) -> None:
         """Replace a collection in memory by one commit of another."""
@@ -214,20 +240,47 @@ class Storage:
         with self._turn:
             self._closed = True
             with self._idle_lock:
-                idle, self._idle = self._idle, []
-            for connection in (*idle, *([self._main] if self._main else [])):
-                connection.close()
-            self._main = None
+                self._close_all()
 
-    def after_fork(self) -> None:
-        """Begin anew in a forked child: locks may be held by threads it does not have, and connections are the parent's."""
-        self._left_to_parent += [*self._idle, *([self._main] if self._main else [])]  # closing them would disturb the parent
+    def before_fork(self, until: float) -> None:
+        """Close every connection: SQLite in a child would take the locks of its parent for its own.
+
+        Waits so long for those that other threads use; from now on nobody gets one until the fork is over.
+        """
+        if self.path is None:
+            return
+        fork = _Fork(has_turn=self._turn.acquire(timeout=max(0, until - time.monotonic())))
+        with self._idle_lock:
+            self._fork = fork
+        while self._lent and time.monotonic() < until:
+            time.sleep(GAP)
+        with self._idle_lock:
+            if fork.has_turn and not self._turns_held and not self._lent:
+                self._close_all()
+                self._in_place.pop(f"{self.path}-wal", None)  # the last to close removes the log
+                self._follows_writers = None
+                fork.is_clean = True
+
+    def after_fork_in_parent(self) -> None:
+        """Go on: connections are opened again when they are needed."""
+        fork, self._fork = self._fork, None
+        if fork is not None:
+            fork.is_over.set()
+            if fork.has_turn:
+                self._turn.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: locks may be held by threads that the child does not have, and what is still open is the parent's."""
+        _LEFT_TO_PARENT.extend([*self._idle, *([self._main] if self._main else [])])  # closing them would disturb the parent
+        if self.path is not None and not (self._fork and self._fork.is_clean):
+            _LEFT_OPEN.add(self._in_place.get(str(self.path)) or _identity(str(self.path)))
         self._turn = threading.RLock()
         self._turns_held = 0
         self._idle_lock = threading.Lock()
         self._idle = []
+        self._lent = 0
+        self._fork = None
         self._main = None
-        self._in_place = {}
 
     def __str__(self) -> str:
         """Name the file in messages."""
@@ -251,23 +304,58 @@ class Storage:
     @contextmanager
     def _borrowed(self) -> Iterator[Connection]:
         """Give a connection of one's own, outside a transaction."""
-        self._check_open()
-        with self._idle_lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = self._connect(create=False)
-            connection.execute(f"PRAGMA mmap_size = {MAPPED}")
+        self._wait_for_forks()
+        home, connection = self._idle, None
         try:
+            self._check_open()
+            with self._idle_lock:
+                home = self._idle
+                connection = home.pop() if home else None
+            if connection is None:
+                connection = self._connect(create=False)
+                connection.execute(f"PRAGMA mmap_size = {MAPPED}")
             yield connection
         finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            self._give_back(connection, home)
+
+    def _wait_for_forks(self) -> None:
+        """Count a reader in, when no fork is under way."""
+        while True:
             with self._idle_lock:
-                kept = not self._closed and len(self._idle) < IDLE_READERS
-                if kept:
-                    self._idle.append(connection)
-            if not kept:
-                connection.close()
+                fork = self._fork
+                if fork is None:
+                    self._lent += 1
+                    return
+            fork.is_over.wait()
+
+    def _give_back(self, connection: Connection | None, home: list[Connection]) -> None:
+        """Count a reader out, and keep its connection unless all connections were closed meanwhile."""
+        try:
+            if connection is not None and connection.in_transaction:
+                connection.execute("ROLLBACK")
+        finally:
+            with self._idle_lock:
+                self._lent -= 1
+                if connection is not None:
+                    if home is self._idle and not self._closed and len(home) < IDLE_READERS:
+                        home.append(connection)
+                    else:
+                        connection.close()
+
+    def _close_all(self) -> None:
+        """Close what nobody uses; those that are used close when they come back. Call with the lock held."""
+        idle, self._idle = self._idle, []
+        for connection in (*idle, *([self._main] if self._main else [])):
+            connection.close()
+        self._main = None
+
+    def _follow_writers(self) -> None:
+        """Say for all connections whether they follow writers: an immutable one beside others would see an older commit."""
+        follows = self._can_share()
+        with self._idle_lock:
+            if follows != self._follows_writers:
+                self._close_all()
+                self._follows_writers = follows
 
     def _check_no_filter_is_running(self) -> None:
         if self._turns_held > 1:
@@ -289,6 +377,12 @@ class Storage:
     def _check_open(self) -> None:
         if self._closed:
             raise errors.ClosedError(f"{self} was closed: open it again")
+        self._check_files()
+        if self.read_only and not self._follows_writers:
+            self._follow_writers()
+
+    def _check_files(self) -> None:
+        """Raise StorageError if the file or its log is another than at first."""
         if self.path is not None:
             self._check_in_place(str(self.path))
             if not self.read_only:
@@ -309,9 +403,11 @@ class Storage:
     def _connect(self, *, create: bool) -> Connection:
         if self.path is None:
             return _configured(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+        if _LEFT_OPEN and _identity(str(self.path)) in _LEFT_OPEN:
+            raise self._left_open()
         mode = "rwc" if create else "rw"
         if self.read_only:
-            mode = "ro" if self._can_share() else "ro&immutable=1"
+            mode = "ro" if self._follows_writers else "ro&immutable=1"
         uri = f"{self.path.as_uri()}?mode={mode}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=self.lock_timeout)
         try:
@@ -328,6 +424,17 @@ class Storage:
         """Whether SQLite can follow a writer here: the log's index must exist or be creatable."""
         return Path(f"{self.path}-wal").exists() or os.access(Path(f"{self.path}").parent, os.W_OK)
 
+    def _check_not_forked(self, process: int) -> None:
+        """Raise StorageError in a child that goes on with what its parent began: both would commit it."""
+        if os.getpid() != process:
+            raise self._left_open()
+
+    def _left_open(self) -> errors.StorageError:
+        return errors.StorageError(
+            f"this process was forked while its parent was using {self}, and SQLite cannot tell their locks on it apart: "
+            "fork between calls, or start the process by spawn"
+        )
+
     def _validate_or_create(self, connection: Connection, tokenizer: str, *, must_exist: bool) -> None:
         if _is_empty(connection):
             if must_exist:
@@ -339,8 +446,12 @@ class Storage:
                 f"{self.path} is an SQLite database but not a Rarebit collection, and was left as it is: choose another path"
             )
         if version != FORMAT_VERSION:
+            which, advice = ("a newer", "upgrade rarebit")
+            if version < FORMAT_VERSION:
+                which, advice = ("an older", "export the rows with that version, or make the collection anew")
             raise errors.FormatVersionError(
-                f"{self.path} has format {version}, this version of Rarebit reads format {FORMAT_VERSION}: upgrade rarebit"
+                f"{self.path} has format {version} of {which} version, this version of Rarebit reads format {FORMAT_VERSION}: "
+                f"{advice}"
             )
         if self.path is not None and not self.read_only:
             self._keep_a_log(connection)
@@ -398,10 +509,37 @@ def _identity(name: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _sync(path: Path) -> None:
-    """Have the operating system write a file, or the entries of a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+_STORAGES: WeakValueDictionary[int, Storage] = WeakValueDictionary()
+_FORKING = threading.Lock()
+
+_LEFT_TO_PARENT: list[Connection] = []
+"""What a child never closes: its parent uses it."""
+
+_LEFT_OPEN: set[tuple[int, int] | None] = set()
+"""Files that threads of the parent were using at the fork: SQLite takes the parent's locks on them for this process's own."""
+
+
+def _storages() -> list[Storage]:
+    return [storage for reference in _STORAGES.valuerefs() if (storage := reference()) is not None]
+
+
+def _before_fork() -> None:
+    _FORKING.acquire()
+    until = time.monotonic() + FORK_PATIENCE
+    for storage in _storages():
+        storage.before_fork(until)
+
+
+def _after_fork_in_parent() -> None:
+    for storage in _storages():
+        storage.after_fork_in_parent()
+    _FORKING.release()
+
+
+def _after_fork_in_child() -> None:
+    for storage in _storages():
+        storage.after_fork_in_child()
+    _FORKING.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

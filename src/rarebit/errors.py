@@ -16,7 +16,7 @@
     └── CollectionError                     the collection or its file
         ├── CollectionNotFoundError (FileNotFoundError)
         ├── ForeignFileError                the file is not a Rarebit collection
-        ├── FormatVersionError              the file was written by a newer Rarebit
+        ├── FormatVersionError              the file was written by another version of Rarebit
         ├── DamagedFileError                the file's content contradicts itself
         ├── SettingsError (ValueError)      opened with settings that the file does not have
         ├── FingerprintError                another embedding model than the one that filled it

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,9 @@ import pytest
 from support.vectors import clustered
 
 from rarebit import Collection, Compare, Row
-from rarebit.errors import CollectionNotFoundError, InputError
-from rarebit.retrievers.collection import And, Ids, Where
+from rarebit.errors import CollectionNotFoundError, InputError, StorageError
+from rarebit.retrievers.collection import And, Ids, Where, asides, storage
+from rarebit.retrievers.collection.asides import written_aside
 from rarebit.retrievers.collection.checksums import CHECKSUM_BYTES
 
 
@@ -98,6 +102,62 @@ def test_a_backup_is_the_same_collection(collection: Collection, tmp_path: Path)
         assert copy.search(query, 1)[0].id == "new"
     assert "new" not in collection
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def backed_up(collection: Collection, target: Path, tenant: str | None) -> None:
+    (collection if tenant is None else collection.tenant(tenant)).backup(target, overwrite=True)
+
+
+OWNERS = pytest.mark.parametrize("tenant", [None, "ann"])
+
+
+@OWNERS
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+def test_a_backup_may_be_read_by_those_who_may_read_the_file(tmp_path: Path, tenant: str | None) -> None:
+    with Collection.open(tmp_path / "c.rarebit") as collection:
+        collection.add([[1.0, 2.0]])
+        for mode in (0o600, 0o664):
+            (tmp_path / "c.rarebit").chmod(mode)
+            backed_up(collection, tmp_path / "copy", tenant)
+            assert (tmp_path / "copy").stat().st_mode & 0o777 == mode
+
+
+@OWNERS
+def test_a_backup_into_no_folder_says_so(collection: Collection, tmp_path: Path, tenant: str | None) -> None:
+    with pytest.raises(StorageError, match=r"the copy \S*/nowhere/x.db cannot be written \(No such file"):
+        backed_up(collection, tmp_path / "nowhere" / "x.db", tenant)
+
+
+@OWNERS
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_what_a_killed_backup_leaves_goes_with_the_next(tmp_path: Path, tenant: str | None) -> None:
+    def left() -> list[Path]:
+        return list(tmp_path.glob(".copy.*"))
+
+    with Collection.open(tmp_path / "c.rarebit") as collection:
+        collection.add([[1.0, 2.0]])
+        child = os.fork()
+        if not child:
+            storage.Storage.copy_to = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign, assignment]
+            with written_aside(tmp_path / "copy", mode_of=None):
+                backed_up(collection, tmp_path / "copy", tenant)
+        os.waitpid(child, 0)
+        assert len(left()) == (1 if tenant is None else 2)
+        with written_aside(tmp_path / "copy", mode_of=None) as alive:
+            backed_up(collection, tmp_path / "copy", tenant)
+            assert len(left()) > 1, "another machine may have the process"
+            for path in left():
+                os.utime(path, (0, time.time() - 2 * asides.QUIET))
+            backed_up(collection, tmp_path / "copy", tenant)
+            assert left() == [alive]
+
+
+def test_a_long_name_can_be_backed_up_to(collection: Collection, tmp_path: Path) -> None:
+    target = tmp_path / ("é" * 120)  # 240 bytes of 255; a log beside it has a few more
+    collection.backup(target)
+    collection.tenant("ann").backup(target, overwrite=True)
+    assert target.exists()
 
 
 def test_a_collection_is_not_backed_up_onto_itself(tmp_path: Path) -> None:

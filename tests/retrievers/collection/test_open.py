@@ -6,6 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rarebit import Collection, EmbeddingFingerprint
@@ -21,6 +22,7 @@ from rarebit.errors import (
     SettingsError,
     StorageError,
 )
+from rarebit.retrievers.collection.storage import Storage
 
 
 @pytest.fixture
@@ -147,12 +149,13 @@ def test_another_database_is_left_alone(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_newer_format_is_refused(path: Path) -> None:
+@pytest.mark.parametrize(("version", "advice"), [(99, "upgrade rarebit"), (3, "make the collection anew")])
+def test_another_format_is_refused(path: Path, version: int, advice: str) -> None:
     Collection.open(path).close()
     with sqlite3.connect(path) as raw:
-        raw.execute("PRAGMA user_version = 99")
+        raw.execute(f"PRAGMA user_version = {version}")
     raw.close()
-    with pytest.raises(FormatVersionError, match="format 99"):
+    with pytest.raises(FormatVersionError, match=f"format {version}.*{advice}$"):
         Collection.open(path)
 
 
@@ -162,6 +165,38 @@ def test_an_empty_file_is_filled(path: Path) -> None:
         collection.add([[1.0]])
     with Collection.open(path) as collection:
         assert collection.count() == 1
+
+
+def test_a_creation_that_was_killed_keeps_its_tokenizer(path: Path) -> None:
+    """The tables are there, and the settings are not."""
+    Storage(path, read_only=False, tokenizer="trigram", lock_timeout=1.0).close()
+    with pytest.raises(SettingsError, match="tokenizer='trigram'"):
+        Collection.open(path, tokenizer="porter")
+    with Collection.open(path) as collection:
+        assert collection.settings.tokenizer == "trigram"
+        collection.add([[1.0]], texts=["foxes"], ids=["a"])
+        assert [hit.id for hit in collection.search_lexical("oxe")] == ["a"]
+
+
+def test_a_reader_follows_a_writer_that_comes_where_it_may_not_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vectors(count: int) -> np.ndarray:
+        return np.random.default_rng(0).standard_normal((count, 4))
+
+    with Collection.open(path) as collection:
+        collection.add(vectors(50))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with Collection.open(path, read_only=True) as reader:
+        storage = reader._engine.storage
+        with storage.read(), storage.read():  # two connections that know of no log
+            assert len(reader.search([1.0] * 4, 100)) == 50
+        with reader._engine.snapshot() as before, Collection.open(path) as writer:
+            writer.add(vectors(20))
+            assert len(reader.search([1.0] * 4, 100)) == 70
+            assert len(before.live) == 50
+            for _ in range(4):
+                with storage.read():
+                    assert len(reader.search([1.0] * 4, 100)) == 70
+        assert len(reader.search([1.0] * 4, 100)) == 70
 
 
 def test_read_only(path: Path) -> None:

@@ -347,6 +347,64 @@ def test_a_run_that_fails_gives_its_space_back(monkeypatch: pytest.MonkeyPatch, 
     assert collection.stats().codec == "trellis"
 
 
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Collection:
+    """A collection of two tenants whose recompression died before it changed over."""
+    collection = Collection.open(tmp_path / "c.rarebit", training_minimum=100)
+    for seed, name in enumerate("ab"):
+        collection.tenant(name).add(clustered(200, seed=seed), ids=[str(n) for n in range(200)])
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "BATCH_ROWS", 50)
+        for step in ("_change_over", "_abandon"):
+            patch.setattr(Recompression, step, lambda *_: None)
+        collection.recompress(codec="float16", fine="none")
+    assert sorted(left_in(collection.path)) == ["new_codes", "new_fine"]
+    return collection
+
+
+def left_in(path: Path | None) -> dict[str, int]:
+    """Count what is in the tables of a recompression."""
+    assert path is not None
+    with sqlite3.connect(path) as file:
+        names = [name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE name LIKE 'new_%'")]
+        counts = {name: file.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
+    file.close()
+    return counts
+
+
+def test_a_copy_for_a_tenant_has_nothing_of_a_recompression(killed: Collection, tmp_path: Path) -> None:
+    killed.tenant("a").backup(tmp_path / "copy")
+    assert not left_in(tmp_path / "copy")
+    with Collection.open(tmp_path / "copy") as copy:
+        assert copy.check() == []
+        assert copy.tenant("a").count() == 200
+
+
+def test_nothing_of_a_deleted_tenant_stays_in_a_recompression(killed: Collection) -> None:
+    assert left_in(killed.path)["new_codes"] == 400
+    assert killed.delete_tenant("b") == 200
+    killed.compact()
+    assert left_in(killed.path)["new_codes"] == 200
+    assert killed.check() == []
+    assert killed.recompress(codec="sq8").codec == "sq8"
+    assert not left_in(killed.path)
+
+
+def test_a_recompression_goes_on_over_a_compaction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    collection, _ = filled(tmp_path / "c.rarebit", count=200)
+    change_over = Recompression._change_over
+
+    def compacted_before(run: Recompression, *rest: object) -> None:
+        collection.delete([str(number) for number in range(50)])
+        collection.compact()
+        change_over(run, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "BATCH_ROWS", 30)
+    monkeypatch.setattr(Recompression, "_change_over", compacted_before)
+    assert collection.recompress(codec="sq8").codec == "sq8"
+    assert (collection.count(), collection.check()) == (150, [])
+
+
 def test_the_choice_says_what_it_was_measured_against() -> None:
     collection, _ = filled(count=1200)
     choice = collection.recompress(memory_per_vector=16, queries=[]).choice
