@@ -26,12 +26,14 @@ from rarebit.arrays import Prepared, Queries, RowIdMatrix, ScoreMatrix
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import inverted_lists, rows, stored_codes
+from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection.bitmaps import array_of
 from rarebit.retrievers.collection.index_cache import CachedCodes, IndexCache
 from rarebit.retrievers.collection.inverted_lists import InvertedLists, NearLists
-from rarebit.retrievers.collection.segment import Segment
+from rarebit.retrievers.collection.segment import Segment, segments_of
 from rarebit.retrievers.collection.selection import EVERY_ROW, Selection
 from rarebit.retrievers.collection.storage import Connection, State
+from rarebit.retrievers.collection.tenants import OWN
 
 SEGMENT_ROWS = 4_194_304
 """Rows read at once, and the size from which a segment is not merged any more."""
@@ -110,8 +112,10 @@ class View:
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(row_ids, order, axis=1)
 
     def _near(self, queries: Queries, selection: Selection) -> NearLists | None:
-        """Put the lists in order, unless rows of one tenant are searched, whose codes lie together."""
-        return None if self.lists is None or selection.owners is not None else self.lists.near(queries)
+        """Put the lists in order, unless only rows of a tenant are searched: the collection's alone lie in them."""
+        if self.lists is None or (selection.owners is not None and OWN not in selection.owners):
+            return None
+        return self.lists.near(queries)
 
 
 class CodeIndex:
@@ -155,12 +159,13 @@ class CodeIndex:
         """Begin with what the cache holds, or before the first row."""
         if codec is None:
             return View(state, None)
-        lists = inverted_lists.load(connection, codec.dim)
+        settings = settings_.load(connection)
+        lists = None if settings is None else inverted_lists.load(connection, settings)
         cached = self._cache.load(connection, state, codec.code_size)
         if cached is None:
             return View(state, codec, lists)
-        segment = Segment.build(codec, cached.stored, lists.count if lists else 0)
-        return View(state, codec, lists, (segment,), cached.last_row_id, cached.last_removal)
+        segments = segments_of(codec, cached.stored, lists.count if lists else 0)
+        return View(state, codec, lists, tuple(segments), cached.last_row_id, cached.last_removal)
 
     def _brought_to(self, view: View, connection: Connection, state: State) -> View:
         """Append the codes of newer rows, and mark the rows deleted since."""
@@ -177,7 +182,7 @@ class CodeIndex:
             last = int(stored.row_ids[-1])
             if not segments:
                 self._cache.save(connection, state, CachedCodes(stored, last, removal))
-            segments.append(Segment.build(view.codec, stored, view.list_count))
+            segments += segments_of(view.codec, stored, view.list_count)
         return View(state, view.codec, view.lists, tuple(segments), last, removal)
 
     def _compacted(self, view: View, connection: Connection) -> View:
@@ -234,7 +239,7 @@ os.register_at_fork(after_in_child=_forget_threads)
 
 def _can_follow(view: View, state: State) -> bool:
     """Whether a view leads to a commit by appending and removing, or all codes have to be read again."""
-    same_codes = view.codec is not None and view.state.generation == state.generation
+    same_codes = view.codec is not None and view.state.generation == state.generation and view.state.version <= state.version
     return same_codes and view.last_removal >= state.removals_forgotten
 
 

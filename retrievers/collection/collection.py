@@ -18,7 +18,7 @@ from rarebit.retrievers.collection import checking, copying, rows, tenants
 from rarebit.retrievers.collection.arguments import as_ids, as_seconds
 from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter
-from rarebit.retrievers.collection.recompression import Recompression
+from rarebit.retrievers.collection.recompression import Recompression, forget_deleted
 from rarebit.retrievers.collection.row_operations import RowOperations
 from rarebit.retrievers.collection.searching import Searches
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Metric, Settings
@@ -131,6 +131,9 @@ class Collection(RowOperations, Searches):
     def tenant(self, name: str) -> Tenant:
         """Give a handle whose every operation is bound to one tenant; it need not exist, and costs nothing.
 
+        A search in a tenant scans all of its codes, however many: inverted lists are learned only while no tenant has rows, and
+        speed up only searches among the collection's own rows that came before. A very large tenant gets a file of its own.
+
         Raises:
             InputError: the name is no string, empty, or longer than 1,024 characters.
         """
@@ -175,7 +178,10 @@ class Collection(RowOperations, Searches):
         filter: Filter | None = None,
         tenants: Sequence[str] | None = None,
     ) -> int:
-        """Take rows back that were shared: from some tenants, whatever was said to everyone; or from every one."""
+        """Take rows back that were shared: from some tenants, whatever was said to everyone; or from every one.
+
+        A name that is not there comes among :meth:`tenants` only if rows that everyone sees are hidden from it.
+        """
         return self._share(ids, filter, tenants, seen=False)
 
     def stats(self) -> Stats:
@@ -260,6 +266,9 @@ class Collection(RowOperations, Searches):
         there is an error. A damaged index can hide something without one, and only this method finds it: that an id or a tenant
         is there; with whom a row is shared; and what lexical search finds, and how it scores. The lexical index is not looked
         at where the collection was opened read-only.
+
+        Damage to the log that a killed process leaves (``-wal``) is found by nothing: SQLite takes it for the log's end, as
+        after a power cut, and what was committed from there on is gone.
         """
         return checking.problems(self._engine, progress=progress)
 
@@ -270,6 +279,7 @@ class Collection(RowOperations, Searches):
         process that is killed leaves the file as it was. What another reads from for longer than a second at the end stays
         until it is done, and comes free with a later write.
         """
+        forget_deleted(self._engine.storage)
         return self._engine.storage.compact()
 
     def _share(
@@ -287,7 +297,7 @@ class Collection(RowOperations, Searches):
             if names is None:
                 tenants.share_with_everyone(connection, found, seen=seen)
             for name in () if names is None else [tenants.checked_name(name) for name in as_ids(names)]:
-                tenants.share(connection, found, tenants.number_for(connection, name), seen=seen)
+                tenants.share(connection, found, name, seen=seen)
             return len(found)
 
     def close(self) -> None:

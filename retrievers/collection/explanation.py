@@ -82,6 +82,6 @@ def plan_of(selection: Selection, visible: int, matching: int, scanned: int) -> 
         if scanned == matching:
             return "the matching rows one by one"
         return "scan that passes over rows that do not match"
-    if selection.owners is not None:
-        return "scan of the tenant's rows"
-    return "scan of every row" if scanned >= visible else "scan of the nearest lists"
+    if scanned < visible:
+        return "scan of the nearest lists"
+    return "scan of every row" if selection.owners is None else "scan of the tenant's rows"

@@ -151,7 +151,7 @@ class Writer:
     def _use(self, settings: Settings, codec: SearchableCodec) -> None:
         self.settings = settings
         self._codecs = codec, FineTier.beside(codec, str(settings.fine))
-        self._lists = inverted_lists.load(self._connection, settings.dim)
+        self._lists = inverted_lists.load(self._connection, settings)
         self._means = Means(self._codecs, self._lists, unit=settings.metric == "cosine")
 
     def write(self, parts: Sequence[Callable[[], Part]]) -> Iterator[list[str]]:

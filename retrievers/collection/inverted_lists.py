@@ -3,11 +3,14 @@
 The lists are learned from the rows themselves when there are enough of them, and again when there are twice as many: what
 came first decides nothing. How many of them a search looks at is tuned on held-out rows, to find as many of the nearest as a
 scan of everything would. A filter looks at more of them, the nearest of those that hold a matching row.
+
+They are learned while no tenant has rows, and from then on hold the collection's own rows that came first, as long as those are
+most of a segment. Other rows are laid out tenant after tenant, and a search in one tenant scans all of its codes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -20,6 +23,8 @@ from rarebit.compressors.vectors import SearchableCodec
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import checksums, stored_codes
 from rarebit.retrievers.collection.finest import FinestVectors
+from rarebit.retrievers.collection.row_numbers import Places
+from rarebit.retrievers.collection.settings import Metric, Settings
 from rarebit.retrievers.collection.storage import Connection, State
 from rarebit.retrievers.collection.stored_codes import StoredCodes
 
@@ -56,6 +61,7 @@ class InvertedLists:
     ``row_count`` is how many rows there were when they were learned.
     """
 
+    metric: Metric
     centroids: Vectors
     probes: int
     deeper_probes: int
@@ -83,8 +89,13 @@ class InvertedLists:
         return lists
 
     def near(self, queries: Queries) -> NearLists:
-        """Put the lists into the order of their distance from each query."""
-        return NearLists(np.argsort(self._half_squares - queries @ self.centroids.T, axis=1), self.probes, self.deeper_probes)
+        """Put the lists into the order of their nearness to each query.
+
+        By inner product a distance would not do: it changes with the length of the query, which changes no order of products.
+        """
+        products = queries @ self.centroids.T
+        farness = -products if self.metric == "inner_product" else self._half_squares - products
+        return NearLists(np.argsort(farness, axis=1), self.probes, self.deeper_probes)
 
 
 @dataclass(frozen=True)
@@ -117,13 +128,13 @@ class NearLists:
 
 
 def are_due(state: State, codec: SearchableCodec, known: InvertedLists | None) -> bool:
-    """Whether a write has brought so many rows that lists should be learned; tenants have lists of their own instead."""
-    if not codec.has_lists or state.tenant_count:
+    """Whether a write has brought so many rows that lists should be learned; rows of tenants are laid out by tenant instead."""
+    if not codec.has_lists or state.tenant_rows:
         return False
     return state.row_count >= (LISTS_FROM if known is None else GROWTH * known.row_count)
 
 
-def load(connection: Connection, dim: int | None) -> InvertedLists | None:
+def load(connection: Connection, settings: Settings) -> InvertedLists | None:
     """Read the lists of a collection; None where there are none.
 
     Raises:
@@ -133,9 +144,9 @@ def load(connection: Connection, dim: int | None) -> InvertedLists | None:
     if stored is None:
         return None
     centroids, *counts, checksum = stored
-    if checksums.of_parts(centroids, *counts) != checksum or dim is None:
+    if checksums.of_parts(centroids, *counts) != checksum or settings.dim is None:
         raise DamagedFileError("the inverted lists in the file are not what was stored: restore it from a backup")
-    return InvertedLists(np.frombuffer(centroids, np.float32).reshape(-1, dim), *counts)
+    return InvertedLists(settings.metric, np.frombuffer(centroids, np.float32).reshape(-1, settings.dim), *counts)
 
 
 def learn(connection: Connection, state: State, source: FinestVectors, sampled: list[int]) -> InvertedLists:
@@ -143,13 +154,15 @@ def learn(connection: Connection, state: State, source: FinestVectors, sampled: 
     wanted = 1 << round(np.log2(np.sqrt(state.row_count)))
     sample = source.of(sampled)
     drawn = np.random.default_rng(0).permutation(len(sample))
-    held_out, rest = sample[np.sort(drawn[:HELD_OUT])], sample[np.sort(drawn[HELD_OUT:][: SAMPLE_PER_LIST * wanted])]
+    held_out, rest = np.sort(drawn[:HELD_OUT]), sample[np.sort(drawn[HELD_OUT:][: SAMPLE_PER_LIST * wanted])]
     kmeans: Any = faiss.Kmeans(sample.shape[1], wanted, niter=ITERATIONS, seed=1, min_points_per_centroid=1)
     kmeans.train(rest)
-    lists = InvertedLists(np.ascontiguousarray(kmeans.centroids), wanted, wanted, state.row_count)
+    centroids = np.ascontiguousarray(kmeans.centroids)
+    lists = InvertedLists(source.settings.metric, centroids, wanted, wanted, state.row_count)
     stored = _put(connection, state, source, lists)
-    probes, deeper_probes = _tuned(source, lists, held_out, stored)
-    lists = InvertedLists(lists.centroids, probes, deeper_probes, lists.row_count)
+    own = np.searchsorted(stored.row_ids, np.asarray(sampled)[held_out])
+    probes, deeper_probes = _tuned(source, lists, sample[held_out], own, stored)
+    lists = replace(lists, probes=probes, deeper_probes=deeper_probes)
     described = (lists.centroids.tobytes(), probes, deeper_probes, lists.row_count)
     connection.execute("INSERT OR REPLACE INTO lists VALUES (1, ?, ?, ?, ?, ?)", (*described, checksums.of_parts(*described)))
     connection.execute("UPDATE state SET generation = generation + 1")
@@ -168,12 +181,16 @@ def _put(connection: Connection, state: State, source: FinestVectors, lists: Inv
     return stored._replace(lists=numbers)
 
 
-def _tuned(source: FinestVectors, lists: InvertedLists, queries: Queries, stored: StoredCodes) -> tuple[int, int]:
-    """Find how many lists hold the nearest, and those further down, of rows that the lists were not learned from."""
+def _tuned(source: FinestVectors, lists: InvertedLists, queries: Queries, own: Places, stored: StoredCodes) -> tuple[int, int]:
+    """Find how many lists hold the nearest, and those further down, of rows that the lists were not learned from.
+
+    ``own`` are the places of the queries, which are rows themselves.
+    """
     assert source.codec is not None  # noqa: S101
     scanner = source.codec.scanner(stored.codes)
     found = scanner.search(source.codec.prepare_queries(queries), min(CANDIDATES, len(stored.codes)))[1]
-    nearest = np.stack([_by_nearness(source, query, stored.row_ids, own) for query, own in zip(queries, found, strict=True)])
+    asked = zip(queries, found, own.tolist(), strict=True)
+    nearest = np.stack([_by_nearness(source, query, stored.row_ids, places, place) for query, places, place in asked])
     ranks = lists.near(queries).ranks_of(stored.lists[nearest])
     probes, deeper = _holding(ranks[:, :NEAREST]), _holding(ranks[:, -NEAREST:])
     return probes, max(probes, deeper)
@@ -185,8 +202,12 @@ def _holding(ranks: npt.NDArray[np.int64]) -> int:
     return int(ordered[min(int(np.ceil(KEPT * len(ordered))), len(ordered) - 1)]) + 1
 
 
-def _by_nearness(source: FinestVectors, query: Vector, row_ids: RowIds, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Put places in the order of their finest vectors' nearness; a query's own row comes first and is left out."""
+def _by_nearness(source: FinestVectors, query: Vector, row_ids: RowIds, places: Places, own: int) -> Places:
+    """Put places in the order of their finest vectors' nearness, without the query's own, or the last where it is not there.
+
+    By inner product a row need not be its own nearest.
+    """
     places = np.sort(places)
-    order = np.argsort(-(source.of(row_ids[places].tolist()) @ query), kind="stable")
-    return places[order[1:]]
+    ordered = places[np.argsort(-(source.of(row_ids[places].tolist()) @ query), kind="stable")]
+    others: Places = ordered[ordered != own][: len(places) - 1]
+    return others

@@ -15,6 +15,7 @@ from rarebit.retrievers.collection.inverted_lists import SEGMENT_FROM, NearLists
 from rarebit.retrievers.collection.row_numbers import Places, RowNumbers
 from rarebit.retrievers.collection.selection import Selection
 from rarebit.retrievers.collection.stored_codes import StoredCodes
+from rarebit.retrievers.collection.tenants import OWN
 
 LIST_ROWS = 256
 """Rows from which a tenant has an inverted list of its own. Smaller ones that are neighbours share one; their codes are scored
@@ -103,13 +104,16 @@ class Segment:
 
     @classmethod
     def build(cls, codec: SearchableCodec, stored: StoredCodes, list_count: int = 0) -> Segment:
-        """Lay out the codes of at least one row: tenant after tenant; of one tenant, and enough rows, list after list."""
+        """Lay out the codes of at least one row: tenant after tenant; enough rows of the collection alone, list after list.
+
+        The lists were tuned for the collection's rows: what is nearest of fewer, other ones lies further away.
+        """
         if (stored.tenants != stored.tenants[0]).any():
             stored = stored.at(np.argsort(stored.tenants, kind="stable"))
         owners, division, list_sizes = Owners.of(stored.tenants), None, None
         if len(owners.tenants) > 1:
             division = Division(owners.sizes())
-        elif list_count and len(stored.lists) >= SEGMENT_FROM:
+        elif list_count and len(stored.lists) >= SEGMENT_FROM and stored.tenants[0] == OWN:
             division = Division.of(stored.lists, list_count)
             list_sizes = division.sizes
         scanner = codec.scanner(stored.codes, division)
@@ -237,3 +241,12 @@ class Segment:
         if self.scanner.list_count == 1 or selection.owners is None:
             return None
         return np.tile(self.owners.lists_of(selection.owners), (queries, 1))
+
+
+def segments_of(codec: SearchableCodec, stored: StoredCodes, list_count: int) -> list[Segment]:
+    """Lay out codes in one segment; in two if the collection's own come first and are so many that both stay apart."""
+    others = np.flatnonzero(stored.tenants) if list_count else np.empty(0, np.int64)
+    first = int(others[0]) if len(others) else 0
+    apart = first >= SEGMENT_FROM and first > 2 * (len(stored.tenants) - first)
+    parts = [slice(0, first), slice(first, None)] if apart else [slice(None)]
+    return [Segment.build(codec, stored.at(part), list_count) for part in parts]

@@ -97,7 +97,7 @@ class Snapshot:
         """The rows that belong to the tenant."""
         if self.tenant is None:
             return BitMap64()
-        if not self.state.tenant_count:
+        if self.sees_everything:
             return self.live
         tenant = self.tenant
 
@@ -130,7 +130,7 @@ class Snapshot:
     @property
     def sees_everything(self) -> bool:
         """Whether every row of the file is the collection's own, and asked for through the collection."""
-        return self.tenant == tenants.OWN and not self.state.tenant_count
+        return self.tenant == tenants.OWN and not self.state.tenant_rows
 
     @property
     def owners(self) -> tuple[int, ...]:
@@ -269,6 +269,8 @@ class SearchableSnapshot(Snapshot):
 
     def nearest(self, queries: Queries, k: int, tree: Filter | None, candidates: int | None) -> list[Ranking]:
         """Find the k rows with the highest cosine or inner product for each of (q, dim) queries."""
+        if not len(queries):
+            return []
         tier = self.finest.tier
         adds = tier is not None and tier.adds_to_scores
         wanted = candidates or self._candidates_for(k)

@@ -40,7 +40,7 @@ def checked_name(name: str) -> str:
         name.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"the tenant's name {name!r} is not valid Unicode ({error})") from error
-    return name
+    return str.__str__(name)
 
 
 def number_of(connection: Connection, name: str) -> int | None:
@@ -105,8 +105,14 @@ def shared_with_everyone(connection: Connection) -> BitMap64:
     return _told(connection, EVERYONE)[0]
 
 
-def share(connection: Connection, row_ids: BitMap64, tenant: int, *, seen: bool) -> None:
-    """Say that a tenant sees rows of the collection, or does not; those that its own rows replace it does not see."""
+def share(connection: Connection, row_ids: BitMap64, name: str, *, seen: bool) -> None:
+    """Say that a tenant sees rows of the collection, or does not; those that its own rows replace it does not see.
+
+    A new tenant gets a number only if that changes what it sees: a name that was mistyped makes none.
+    """
+    if number_of(connection, name) is None and not (row_ids if seen else row_ids & shared_with_everyone(connection)):
+        return
+    tenant = number_for(connection, name)
     replaced = BitMap64(_replaced_by(connection, tenant, row_ids)) if seen else BitMap64()
     _tell(connection, row_ids - replaced, tenant, seen=seen)
     _tell(connection, replaced, tenant, seen=False)

@@ -84,10 +84,14 @@ class World:
         return len(gone)
 
     def tell(self, keys: Iterable[str], names: Iterable[str], *, seen: bool) -> None:
-        """Share with some, or take back from some; who has a row of his own under the id goes on with that one."""
+        """Share with some, or take back from some; who has a row of his own under the id goes on with that one.
+
+        Nobody comes because something is taken back from him that he did not see.
+        """
         keys = list(keys)
         for who in names:
-            self.come(who)
+            if keys if seen else self.everyone.intersection(keys):
+                self.come(who)
             for key in keys:
                 self.told[who, key] = seen and key not in self.own(who)
 

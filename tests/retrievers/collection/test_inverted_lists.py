@@ -45,9 +45,9 @@ def filled(path: Path | None = None, *, order: np.ndarray | None = None, **setti
     return collection, vectors
 
 
-def recall(collection: Collection, vectors: np.ndarray, k: int = 10) -> float:
-    found = [{int(hit.id) for hit in hits} for hits in collection.search_many(QUERIES, k)]
-    true = np.argsort(-QUERIES @ vectors.T, axis=1)[:, :k]
+def recall(collection: Collection, vectors: np.ndarray, k: int = 10, queries: np.ndarray = QUERIES) -> float:
+    found = [{int(hit.id) for hit in hits} for hits in collection.search_many(queries, k)]
+    true = np.argsort(-queries @ vectors.T, axis=1)[:, :k]
     return float(np.mean([len(ids & set(row.tolist())) / k for ids, row in zip(found, true, strict=True)]))
 
 
@@ -188,6 +188,57 @@ def test_a_tenant_finds_what_is_shared_with_it_in_whatever_list_it_lies(below: i
         assert np.mean([hit.score >= tenth - 0.01 for hit in hits]) >= 0.9
 
 
+@pytest.mark.parametrize("shortest", [0.9, 10.0])
+def test_inner_products_are_found_whatever_the_length_of_the_query(shortest: float) -> None:
+    lengths = np.random.default_rng(3).uniform(shortest, max(1.4, shortest), (2 * ROWS, 1))
+    vectors = (clustered(2 * ROWS) * lengths).astype(np.float32)
+    collection = Collection.open(metric="inner_product")
+    collection.add(vectors, ids=[str(n) for n in range(2 * ROWS)])
+    assert collection.search(QUERIES[0], 10, explain=True).plan == "scan of the nearest lists"
+    for length in (64.0, 1.0, 2.0**-7):
+        assert recall(collection, vectors, queries=QUERIES * np.float32(length)) > 0.97
+
+
+def test_a_tenant_without_rows_changes_nothing() -> None:
+    collection, _ = filled()
+    before = collection.search_many(QUERIES, 10)
+    collection.share(["1"], tenants=["t"])
+    collection.unshare(["1"], tenants=["typo"])
+    assert collection.tenants() == ["t"]
+    assert collection.search_many(QUERIES, 10) == before
+    assert collection.search(QUERIES[0], 10, explain=True).plan == "scan of the nearest lists"
+    assert [hit.id for hit in collection.tenant("t").search(QUERIES[0], 10)] == ["1"]
+
+
+def test_they_are_learned_beside_a_tenant_without_rows() -> None:
+    collection = Collection.open()
+    collection.add(clustered(1, seed=9), ids=["shared"])
+    collection.share(tenants=["t"])
+    collection.tenant("gone").add(clustered(5, seed=8))
+    collection.tenant("gone").delete_all()
+    collection.add(clustered(ROWS))
+    assert collection.search(QUERIES[0], 10, explain=True).plan == "scan of the nearest lists"
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_what_came_before_the_rows_of_tenants_stays_in_lists(tmp_path: Path, *, followed: bool) -> None:
+    collection, vectors = filled(tmp_path / "c.rarebit")
+    if followed:
+        collection.search(QUERIES[0], 10)
+    tenant = collection.tenant("t")
+    tenant.add(clustered(300, seed=8), ids=[f"t {n}" for n in range(300)])
+    explained = collection.search(QUERIES[0], 10, explain=True)
+    assert (explained.plan, explained.scanned < ROWS) == ("scan of the nearest lists", True)
+    assert recall(collection, vectors) > 0.97
+    assert len(collection.search(QUERIES[0], ROWS + 300)) == ROWS
+    assert {hit.id[0] for hit in tenant.search(QUERIES[0], ROWS)} == {"t"}
+    assert tenant.search(QUERIES[0], 10, explain=True).scanned == 300
+    with Collection.open(tmp_path / "c.rarebit") as again:
+        assert again.search_many(QUERIES, 10) == collection.search_many(QUERIES, 10)
+    collection.delete_tenant("t")
+    assert recall(collection, vectors) > 0.97
+
+
 def test_with_tenants_lists_are_theirs() -> None:
     collection, vectors = filled()
     collection.tenant("t").add(vectors[:1500], ids=[str(n) for n in range(1500)])
@@ -197,12 +248,17 @@ def test_with_tenants_lists_are_theirs() -> None:
     assert (explained.plan, explained.scanned) == ("scan of the tenant's rows", 1500)
 
 
-@pytest.mark.parametrize("damage", ["UPDATE lists SET probes = 1", "UPDATE codes SET list = list + 1 WHERE row_id = 5"])
+@pytest.mark.parametrize(
+    "damage", ["UPDATE lists SET probes = 1", "UPDATE codes SET list = list + 1 WHERE row_id = 5", "DELETE FROM lists"]
+)
 def test_lists_that_are_not_what_was_stored_are_refused(tmp_path: Path, damage: str) -> None:
     collection, _ = filled(tmp_path / "c.rarebit")
     collection.close()
     with sqlite3.connect(tmp_path / "c.rarebit") as raw:
         raw.execute(damage)
     raw.close()
-    with Collection.open(tmp_path / "c.rarebit") as opened, pytest.raises(DamagedFileError, match="backup"):
-        opened.search(QUERIES[0], 10)
+    with Collection.open(tmp_path / "c.rarebit") as opened:
+        if damage != "DELETE FROM lists":  # without them every code is scanned
+            with pytest.raises(DamagedFileError, match="backup"):
+                opened.search(QUERIES[0], 10)
+        assert opened.check()

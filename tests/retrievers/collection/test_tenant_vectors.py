@@ -107,3 +107,10 @@ def test_memory_is_bounded_and_counted(collection: Collection, monkeypatch: pyte
     assert plan(collection) == "scan of the tenant's rows"
     monkeypatch.setattr(tenant_vectors, "MOST_ROWS", 39)
     assert [plan(collection, "bob") for _ in range(3)] == ["scan of the tenant's rows"] * 3
+
+
+def test_no_questions_have_no_answers(collection: Collection) -> None:
+    collection.delete([f"common {n}" for n in range(200)])
+    for asked in (collection, collection.tenant("ada"), collection.tenant("nobody")):
+        for _ in range(3):
+            assert asked.search_many(np.empty((0, DIM)), 3) == []

@@ -251,3 +251,16 @@ def test_tenants_are_dictionaries(plays: Callable[[int], Play], seed: int) -> No
     for _ in range(STEPS):
         play.step()
     assert play.world.names
+
+
+def test_unsharing_makes_a_tenant_only_where_it_hides_a_row_from_it() -> None:
+    collection = Collection.open()
+    collection.add([[1.0, 0.0], [0.0, 1.0]], ids=["a", "b"])
+    collection.share(["a"])
+    collection.share(["missing"], tenants=["typo"])
+    collection.unshare(["b", "missing"], tenants=["typo"])
+    assert collection.tenants() == []
+    collection.unshare(tenants=["x"])
+    assert collection.tenants() == ["x"]
+    assert "a" not in collection.tenant("x")
+    assert "a" in collection.tenant("y")
