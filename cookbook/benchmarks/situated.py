@@ -123,7 +123,8 @@ class Bench:
         if texts is not None:
             if texts == self.collection.chunks and method != "plain":
                 return None
-            return Made(embedded(texts, self.cache), _tokens(texts) / _tokens(self.collection.chunks), _seconds(texts))
+            seconds = self.plain_seconds if method == "plain" else _seconds(texts)
+            return Made(embedded(texts, self.cache), _tokens(texts) / _tokens(self.collection.chunks), seconds)
         if method == "late":
             return self._late()
         head = {"shipped": self._shipped, "unlabelled": self._unlabelled, "labelled": self._labelled}[method]()
