@@ -7,14 +7,14 @@ from typing import Any
 import faiss
 import numpy as np
 
-from rarebit.arrays import Codes, Queries, Vectors
+from rarebit.arrays import Codes, Queries, Vector, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
 from rarebit.compressors.vectors.scanning import Division, FaissScanner, Scanner
 from rarebit.errors import InputError
 
 # 4 bits: levels spread over the mean +- 2.5 standard deviations of each dimension keep more neighbours than the full range
 # does. At 8 bits clipping the range hurts.
-RANGES = {8: (faiss.ScalarQuantizer.RS_minmax, 0.0), 4: (faiss.ScalarQuantizer.RS_meanstd, 2.5)}
+DEVIATIONS = 2.5
 KINDS = {8: faiss.ScalarQuantizer.QT_8bit, 4: faiss.ScalarQuantizer.QT_4bit}
 
 
@@ -54,9 +54,7 @@ class Scalar(SearchableCodec):
 
     def _fit(self, vectors: Vectors, queries: Queries | None, *, progress: bool) -> None:
         del queries, progress
-        self._index = self._new_index()
-        self._index.sq.rangestat, self._index.sq.rangestat_arg = RANGES[self.bits]
-        self._index.train(vectors)
+        self._index = self._trained_index(np.concatenate(_ranges(vectors, self.bits)))
 
     def _encode(self, vectors: Vectors) -> Codes:
         codes: Codes = self._index.sa_encode(vectors)
@@ -80,3 +78,15 @@ class Scalar(SearchableCodec):
         faiss.copy_array_to_vector(np.ascontiguousarray(ranges, dtype=np.float32), index.sq.trained)
         index.is_trained = True
         return index
+
+
+def _ranges(vectors: Vectors, bits: int) -> tuple[Vector, Vector]:
+    """Give where the levels of each dimension begin, and how far they reach.
+
+    Not by faiss, whose threads mix up dimensions now and then: the same vectors have to give the same codes.
+    """
+    if bits == 8:
+        lowest = vectors.min(axis=0)
+        return lowest, vectors.max(axis=0) - lowest
+    mean, deviation = vectors.mean(axis=0, dtype=np.float64), vectors.std(axis=0, dtype=np.float64)
+    return (mean - DEVIATIONS * deviation).astype(np.float32), (2 * DEVIATIONS * deviation).astype(np.float32)
