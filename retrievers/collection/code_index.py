@@ -32,7 +32,8 @@ from rarebit.retrievers.collection.index_cache import CachedCodes, IndexCache
 from rarebit.retrievers.collection.inverted_lists import InvertedLists, NearLists
 from rarebit.retrievers.collection.segment import Segment, segments_of
 from rarebit.retrievers.collection.selection import EVERY_ROW, Selection
-from rarebit.retrievers.collection.storage import Connection, State
+from rarebit.retrievers.collection.state import State
+from rarebit.retrievers.collection.storage import Connection
 from rarebit.retrievers.collection.tenants import OWN
 
 SEGMENT_ROWS = 4_194_304

@@ -27,8 +27,9 @@ from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import rows
 from rarebit.retrievers.collection.bitmaps import bitmap_of, bitmap_where
 from rarebit.retrievers.collection.filters import RANGES, Compare, values_at
+from rarebit.retrievers.collection.state import State
 from rarebit.retrievers.collection.statements import chunks, select_in
-from rarebit.retrievers.collection.storage import Connection, State
+from rarebit.retrievers.collection.storage import Connection
 
 Number = TypeVar("Number", bound=np.generic)
 Bools: TypeAlias = npt.NDArray[np.bool_]

@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 
 from rarebit.errors import StorageError
 from rarebit.retrievers.collection.asides import written_aside
-from rarebit.retrievers.collection.storage import Connection, State
+from rarebit.retrievers.collection.state import State
+from rarebit.retrievers.collection.storage import Connection
 from rarebit.retrievers.collection.stored_codes import StoredCodes
 
 FORMAT: Final = "rarebit-index-1"

@@ -27,7 +27,8 @@ from rarebit.retrievers.collection.arguments import as_ids
 from rarebit.retrievers.collection.finest import FinestVectors, stored_codec
 from rarebit.retrievers.collection.inverted_lists import InvertedLists
 from rarebit.retrievers.collection.settings import Settings
-from rarebit.retrievers.collection.storage import Connection, changed_state
+from rarebit.retrievers.collection.state import changed_state
+from rarebit.retrievers.collection.storage import Connection
 from rarebit.retrievers.collection.stored_codes import Encoded
 from rarebit.retrievers.near_duplicates import Intake
 from rarebit.retrievers.near_duplicates.stored import Bands

@@ -25,7 +25,8 @@ from rarebit.retrievers.collection import checksums, stored_codes
 from rarebit.retrievers.collection.finest import FinestVectors
 from rarebit.retrievers.collection.row_numbers import Places
 from rarebit.retrievers.collection.settings import Metric, Settings
-from rarebit.retrievers.collection.storage import Connection, State
+from rarebit.retrievers.collection.state import State
+from rarebit.retrievers.collection.storage import Connection
 from rarebit.retrievers.collection.stored_codes import StoredCodes
 
 LISTS_FROM: Final = 262_144

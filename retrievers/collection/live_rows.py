@@ -8,7 +8,8 @@ from pyroaring import BitMap64
 
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import rows
-from rarebit.retrievers.collection.storage import Connection, State
+from rarebit.retrievers.collection.state import State
+from rarebit.retrievers.collection.storage import Connection
 
 
 class LiveRows:

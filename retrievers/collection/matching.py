@@ -28,8 +28,9 @@ from rarebit.retrievers.collection.filters import (
     matches,
 )
 from rarebit.retrievers.collection.records import Row
+from rarebit.retrievers.collection.state import State
 from rarebit.retrievers.collection.statements import chunks
-from rarebit.retrievers.collection.storage import Connection, State
+from rarebit.retrievers.collection.storage import Connection
 
 MOST_FILTERS = 64
 MOST_BYTES = 8 * 2**20

@@ -23,7 +23,8 @@ from rarebit.retrievers.collection import training
 from rarebit.retrievers.collection.engine import Engine
 from rarebit.retrievers.collection.finest import FinestVectors, stored_codec
 from rarebit.retrievers.collection.settings import FINE, FINER, Settings
-from rarebit.retrievers.collection.storage import Connection, State, Storage, changed_state, read_state
+from rarebit.retrievers.collection.state import State, changed_state, read_state
+from rarebit.retrievers.collection.storage import Connection, Storage
 from rarebit.retrievers.collection.training import Codecs
 
 NEW_TABLES = ("new_codes", "new_fine")

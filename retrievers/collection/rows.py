@@ -14,8 +14,9 @@ from rarebit.errors import DamagedFileError, InputError, MetadataError
 from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.schema import COMMITS_KEPT, REMOVALS_KEPT
+from rarebit.retrievers.collection.state import changed_state, save_state_checksum
 from rarebit.retrievers.collection.statements import PARAMETERS, chunks, select_in
-from rarebit.retrievers.collection.storage import Connection, changed_state, save_state_checksum
+from rarebit.retrievers.collection.storage import Connection
 from rarebit.retrievers.collection.stored_codes import Encoded, StoredCodes, write_codes, write_fine
 from rarebit.retrievers.near_duplicates import NearDuplicateIndex
 from rarebit.retrievers.near_duplicates.stored import Bands, note

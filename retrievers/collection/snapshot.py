@@ -28,8 +28,9 @@ from rarebit.retrievers.collection.records import Hit, Row
 from rarebit.retrievers.collection.rows import StoredRow
 from rarebit.retrievers.collection.selection import EVERY_ROW, Selection
 from rarebit.retrievers.collection.settings import Settings
+from rarebit.retrievers.collection.state import State
 from rarebit.retrievers.collection.statements import chunks
-from rarebit.retrievers.collection.storage import Connection, State
+from rarebit.retrievers.collection.storage import Connection
 from rarebit.retrievers.collection.tenant_vectors import Decoded, TenantVectors
 
 Ranking: TypeAlias = list[tuple[int, float]]

@@ -14,11 +14,10 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 from rarebit import errors
-from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.asides import written_aside
 from rarebit.retrievers.collection.schema import APPLICATION_ID, FORMAT_VERSION, LEXICAL, TABLES, lexical_table
 from rarebit.retrievers.collection.sqlite_errors import translated
@@ -43,38 +42,6 @@ FORK_PATIENCE = 1.0
 """Seconds that a fork waits for other threads in the middle of a read or a write."""
 
 
-class State(NamedTuple):
-    """The one row of the ``state`` table; ``tenant_rows`` are those of ``row_count`` that belong to tenants."""
-
-    version: int
-    generation: int
-    row_count: int
-    next_row_id: int
-    removals_forgotten: int
-    sharing: int
-    tenant_count: int
-    tenant_rows: int
-
-
-def read_state(connection: Connection) -> State:
-    """Read where the collection stands, as this transaction sees it before it writes."""
-    *fields, checksum = _stored_state(connection)
-    if checksums.of_parts(*fields) != checksum:
-        raise errors.DamagedFileError("the collection's state row is not what was stored: restore the file from a backup")
-    return State(*fields)
-
-
-def changed_state(connection: Connection) -> State:
-    """Read where the collection stands inside a transaction that has written to it: its checksum comes at the end."""
-    return State(*_stored_state(connection)[:-1])
-
-
-def save_state_checksum(connection: Connection) -> None:
-    """End a transaction that has written to the state."""
-    checksum = checksums.of_parts(*changed_state(connection))
-    connection.execute("UPDATE state SET checksum = ?", (checksum,))
-
-
 def stored_tokenizer(connection: Connection) -> str:
     """Tell which tokenizer the lexical index was made with."""
     found = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'lexical'").fetchone()
@@ -82,13 +49,6 @@ def stored_tokenizer(connection: Connection) -> str:
         if found == (lexical_table(tokenizer),):
             return tokenizer
     raise errors.DamagedFileError("the collection's lexical index is missing or another: restore the file from a backup")
-
-
-def _stored_state(connection: Connection) -> tuple[int, ...]:
-    row: tuple[int, ...] | None = connection.execute(f"SELECT {', '.join(State._fields)}, checksum FROM state").fetchone()
-    if row is None:
-        raise errors.DamagedFileError("the collection's state row is missing: restore the file from a backup")
-    return row
 
 
 class _Fork:

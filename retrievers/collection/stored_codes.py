@@ -11,8 +11,9 @@ import numpy.typing as npt
 from rarebit.arrays import Codes, FineCodes, RowIds
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import checksums
+from rarebit.retrievers.collection.state import changed_state
 from rarebit.retrievers.collection.statements import select_in
-from rarebit.retrievers.collection.storage import Connection, changed_state
+from rarebit.retrievers.collection.storage import Connection
 
 READ_AT_ONCE = 8192
 """Rows whose Python objects are there at one time while codes are read."""

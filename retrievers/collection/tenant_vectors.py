@@ -16,7 +16,7 @@ from pyroaring import BitMap64
 
 from rarebit.arrays import RowIds, Vectors
 from rarebit.retrievers.collection.bitmaps import array_of
-from rarebit.retrievers.collection.storage import State
+from rarebit.retrievers.collection.state import State
 
 MOST_ROWS: Final = 1024
 """Rows that a tenant may have; the scan of more takes less time than an exact score for each."""

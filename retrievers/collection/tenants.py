@@ -17,7 +17,8 @@ from pyroaring import BitMap64
 
 from rarebit.errors import DamagedFileError, InputError
 from rarebit.retrievers.collection import checksums, rows
-from rarebit.retrievers.collection.storage import Connection, State, changed_state, read_state
+from rarebit.retrievers.collection.state import State, changed_state, read_state
+from rarebit.retrievers.collection.storage import Connection
 
 OWN: Final = 0
 """The collection itself, as the owner of rows."""

@@ -23,7 +23,8 @@ from rarebit.retrievers.collection import checksums, stored_codes
 from rarebit.retrievers.collection import settings as settings_
 from rarebit.retrievers.collection.finest import FinestVectors
 from rarebit.retrievers.collection.settings import Settings
-from rarebit.retrievers.collection.storage import Connection, changed_state
+from rarebit.retrievers.collection.state import changed_state
+from rarebit.retrievers.collection.storage import Connection
 from rarebit.retrievers.collection.stored_codes import Encoded
 
 Codecs: TypeAlias = tuple[SearchableCodec, FineTier | None]

@@ -12,7 +12,7 @@ from support.vectors import clustered
 from rarebit import Collection, Compare
 from rarebit.errors import LockedError, ReadOnlyError
 from rarebit.retrievers.collection.checksums import of_parts
-from rarebit.retrievers.collection.storage import State
+from rarebit.retrievers.collection.state import State
 
 COUNT = 1500
 
