@@ -29,6 +29,9 @@ LARGEST_SAMPLE = 65_536
 BATCH = 8192
 """Vectors encoded or decoded at once."""
 
+FACTOR_SAMPLE = 16_384
+"""Vectors whose factors say how far the grid of factors reaches."""
+
 LEAST = 4
 """Bytes a vector that are taken without being asked for, also where one bit a dimension is less."""
 
@@ -43,6 +46,13 @@ Groups: TypeAlias = Int32[npt.NDArray[np.int32], "axes"]
 Values: TypeAlias = UInt8[npt.NDArray[np.uint8], "n parts"]
 Axis: TypeAlias = Int[npt.NDArray[np.signedinteger[Any]], "axes"]
 Part: TypeAlias = Int[npt.NDArray[np.signedinteger[Any]], "axes"]
+
+
+def looked_up(tables: Tables, values: Values, parts: Part) -> InAxes:
+    """Give the entries of (axes, 16) tables for the values that each axis's part has: (n, axes)."""
+    places = values.take(parts, axis=1) + NIBBLES * np.arange(len(parts))
+    found: InAxes = tables.take(places, mode="clip")
+    return found
 
 
 class ScoreTable:
@@ -137,8 +147,7 @@ class GroupedCode(SearchableCodec):
 
     def _points(self, values: Values) -> InAxes:
         """Give what the values of the parts stand for, before the factor."""
-        points: InAxes = self._own[np.arange(len(self._own)), values[:, self._groups]]
-        return points
+        return looked_up(self._own, values, self._groups)
 
     def _entries(self) -> tuple[Axis, Part, Tables]:
         """Give what values stand for, line by line: along which axis, of which part."""
@@ -175,7 +184,7 @@ class GroupedCode(SearchableCodec):
         in_axes = self._in_axes(sample)
         self._learn(in_axes, rng, progress=progress)
         self._tables_changed()
-        self._grid = FactorGrid.fit(self._coded(in_axes)[1], self._grid.size)
+        self._grid = FactorGrid.fit(self._coded(in_axes[:FACTOR_SAMPLE])[1], self._grid.size)
 
     def _encode(self, vectors: Vectors) -> Codes:
         values, factors = self._coded(self._in_axes(vectors))

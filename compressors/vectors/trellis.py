@@ -5,8 +5,11 @@ group too, so a group is approximated by two parts, in 256 ways instead of 16, a
 of parts is found exactly, as the shortest path through a trellis of 16 states (trellis-coded quantisation: Marcellin and
 Fischer, 1990). Since the parts still only add up, search is that of a product quantiser; only the codes are better.
 
-The tables are learned by alternating, as k-means does: encode a sample, then fit the tables by least squares. A distilled code
-keeps them for encoding, and reads codes with others that are trained to rank (:mod:`.trellis_training`).
+The tables are learned by alternating, as k-means does: encode a sample, then fit the tables by least squares. They are moved
+beyond what least squares says, which takes fewer rounds, and shaken, less from round to round, so that they do not stay in the
+first optimum that they come to (stochastic relaxation: Zeger, Vaisey and Gersho, 1992; for codes that add up: Martinez et al.,
+"LSQ++", 2018). A distilled code keeps them for encoding, and reads codes with others that are trained to rank
+(:mod:`.trellis_training`).
 """
 
 from __future__ import annotations
@@ -22,13 +25,22 @@ from tqdm.auto import tqdm
 
 from rarebit.arrays import Codes, Prepared, Queries, Vectors
 from rarebit.compressors.vectors.codec import Arrays
-from rarebit.compressors.vectors.grouped_code import Axis, GroupedCode, Groups, InAxes, Part, Tables, Values
+from rarebit.compressors.vectors.grouped_code import Axis, GroupedCode, Groups, InAxes, Part, Tables, Values, looked_up
 from rarebit.compressors.vectors.spectrum import Axes, Rates, Spectrum
 from rarebit.compressors.vectors.viterbi import STATES, Trellis
 from rarebit.extras import require
 
-ROUNDS = ((4096, 16), (16_384, 8), (49_152, 4))
+ROUNDS = ((1024, 16), (4096, 8), (16_384, 3))
 """Vectors that the tables are learned from and how many times, at first few and often."""
+
+OVERSHOOT = 0.5
+"""How far the tables move beyond the least squares of a round, as a share of the way there."""
+
+SHAKE = 0.2
+"""Deviation of the noise on the tables before the first round, as a share of the axis's own; it falls to none."""
+
+STILL_ROUNDS = 2
+"""Rounds at the end without either."""
 
 RIDGE = 0.1
 """Added to the counts in least squares: what a value adds that no vector has stays near zero."""
@@ -107,17 +119,25 @@ class TrellisCode(GroupedCode):
     def _learn(self, in_axes: InAxes, rng: np.random.Generator, *, progress: bool) -> None:
         fewest = ROUNDS[0][0]
         self._take(*_first_tables(in_axes[:fewest], self._groups, rng))
-        turns = [count for count, times in ROUNDS if count == fewest or count < 2 * len(in_axes) for _ in range(times)]
-        for count in tqdm(turns, desc=f"training {self.name}", unit="round", disable=not progress):
-            sample = in_axes[:count]
-            self._take(*_fitted_tables(sample, self._groups, self._nearest(sample)))
+        counts = [count for count, times in ROUNDS if count == fewest or count < 2 * len(in_axes) for _ in range(times)]
+        noise = SHAKE * in_axes[:fewest].std(axis=0)[:, np.newaxis]
+        left = len(counts)
+        for count in tqdm(counts, desc=f"training {self.name}", unit="round", disable=not progress):
+            sample, left = in_axes[:count], left - 1
+            own, carried = _fitted_tables(sample, self._groups, self._nearest(sample))
+            if left >= STILL_ROUNDS:
+                shake = noise * left / len(counts)
+                own += OVERSHOOT * (own - self._own) + shake * rng.standard_normal(own.shape, np.float32)
+                carried += OVERSHOOT * (carried - self._carried) + shake * rng.standard_normal(own.shape, np.float32)
+                carried[self._groups == 0] = 0
+            self._take(own, carried)
 
     def _nearest(self, in_axes: InAxes) -> Values:
         return self._trellis.nearest(in_axes * self._roots)
 
     def _points(self, values: Values) -> InAxes:
-        carried = self._carried[np.arange(len(self._carried)), values[:, np.maximum(self._groups - 1, 0)]]
-        points: InAxes = super()._points(values) + carried
+        points = super()._points(values)
+        points += looked_up(self._carried, values, np.maximum(self._groups - 1, 0))
         return points
 
     def _entries(self) -> tuple[Axis, Part, Tables]:

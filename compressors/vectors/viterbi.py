@@ -86,7 +86,7 @@ class Trellis:
         for group in range(parts - 1, -1, -1):
             values[:, group] = value
             constant = self._arriving[group][:, :, 1].T
-            value = (history[group].T + constant[value]).argmin(axis=1)
+            value = (history[group].T + constant.take(value, axis=0, mode="clip")).argmin(axis=1)  # clip: no copy for checking
         return values
 
 

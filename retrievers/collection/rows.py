@@ -15,7 +15,7 @@ from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.schema import COMMITS_KEPT, REMOVALS_KEPT
 from rarebit.retrievers.collection.state import changed_state, save_state_checksum
-from rarebit.retrievers.collection.statements import PARAMETERS, chunks, select_in
+from rarebit.retrievers.collection.statements import PARAMETERS, chunks, insert_many, select_in
 from rarebit.retrievers.collection.storage import Connection
 from rarebit.retrievers.collection.stored_codes import Encoded, StoredCodes, write_codes, write_fine
 from rarebit.retrievers.near_duplicates import NearDuplicateIndex
@@ -72,13 +72,12 @@ def insert(connection: Connection, tenant: int, new: Sequence[NewRow], encoded: 
     """
     first = changed_state(connection).next_row_id
     row_ids = np.arange(first, first + len(new), dtype=np.int64)
-    connection.executemany(
-        "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)",
-        [
-            (row_id, tenant, key, metadata, checksums.of_row(row_id, tenant, key, metadata, text), text)
-            for row_id, (key, text, metadata) in zip(row_ids.tolist(), new, strict=True)
-        ],
+    numbered = zip(row_ids.tolist(), new, strict=True)
+    stored = (
+        (row_id, tenant, key, metadata, checksums.of_row(row_id, tenant, key, metadata, text), text)
+        for row_id, (key, text, metadata) in numbered
     )
+    insert_many(connection, "INSERT INTO rows", stored)
     lists = np.zeros_like(row_ids) if encoded.lists is None else encoded.lists
     write_codes(connection, "codes", StoredCodes(row_ids, np.full_like(row_ids, tenant), lists, encoded.codes))
     if encoded.fine is not None:

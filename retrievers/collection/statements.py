@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from rarebit.retrievers.collection.storage import Connection
@@ -13,6 +13,11 @@ T = TypeVar("T")
 
 PARAMETERS = (8, 16, 32, 64, 128, 256, 512)
 """Numbers of parameters that an IN list is padded to, so that few different statements are compiled and cached."""
+
+
+ROWS_AT_ONCE = 128
+"""Rows that one statement inserts. SQLite lets go of the interpreter once for all of them; the thread that encodes the next
+batch would otherwise take it row by row."""
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -30,3 +35,13 @@ def select_in(connection: Connection, select: str, values: Sequence[Any], *befor
         padded = chunk + [chunk[-1]] * (size - len(chunk))
         found += connection.execute(f"{select} ({','.join('?' * size)})", (*before, *padded)).fetchall()
     return found
+
+
+def insert_many(connection: Connection, insert: str, stored: Iterable[tuple[Any, ...]]) -> None:
+    """Run ``insert VALUES (...)`` for rows that all have as many columns."""
+    for chunk in chunks(stored, ROWS_AT_ONCE):
+        one = f"({','.join('?' * len(chunk[0]))})"
+        if len(chunk) == ROWS_AT_ONCE:
+            connection.execute(f"{insert} VALUES {','.join([one] * len(chunk))}", list(chain.from_iterable(chunk)))
+        else:  # row by row: few different statements are compiled and cached
+            connection.executemany(f"{insert} VALUES {one}", chunk)

@@ -12,7 +12,7 @@ from rarebit.arrays import Codes, FineCodes, RowIds
 from rarebit.errors import DamagedFileError
 from rarebit.retrievers.collection import checksums
 from rarebit.retrievers.collection.state import changed_state
-from rarebit.retrievers.collection.statements import select_in
+from rarebit.retrievers.collection.statements import insert_many, select_in
 from rarebit.retrievers.collection.storage import Connection
 
 READ_AT_ONCE = 8192
@@ -51,13 +51,13 @@ def write_codes(connection: Connection, table: str, stored: StoredCodes) -> None
     *about, codes = stored
     blobs = map(bytes, checksums.with_checksums(codes, *about))
     columns = zip(*(column.tolist() for column in about), blobs, strict=True)
-    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?)", columns)
+    insert_many(connection, f"INSERT OR REPLACE INTO {table}", columns)
 
 
 def write_fine(connection: Connection, table: str, row_ids: RowIds, fine: FineCodes) -> None:
     """Write fine codes into ``fine`` or a table like it; what is there is replaced."""
     stored = map(bytes, checksums.with_checksums(fine, row_ids))
-    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", zip(row_ids.tolist(), stored, strict=True))
+    insert_many(connection, f"INSERT OR REPLACE INTO {table}", zip(row_ids.tolist(), stored, strict=True))
 
 
 def rewrite_codes(connection: Connection, table: str, row_ids: Sequence[int], codes: Codes) -> None:

