@@ -8,8 +8,7 @@ Beyond it, encoding every row anew would keep other writers waiting for too long
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -100,8 +99,8 @@ def train(connection: Connection, settings: Settings, codec: SearchableCodec) ->
     chosen, trained = learned(sample, settings, row_count, kept_as=source.kept_as)
     codecs = trained, new_tier(source, chosen, trained)
     every = _batches(sampled, sample) if len(sampled) == row_count else _every_row(connection, source)
-    for row_ids, codes in _encoded_ahead(every, codecs):
-        write_codes(connection, ("codes", "fine"), row_ids, codes)
+    for row_ids, vectors in every:
+        write_codes(connection, ("codes", "fine"), row_ids, encoded(vectors, codecs))
     if not chosen.has_fine_tier:
         connection.execute("DELETE FROM fine")
     take_over(connection, chosen, trained)
@@ -118,19 +117,6 @@ def _every_row(connection: Connection, source: FinestVectors) -> Iterator[tuple[
     while row_ids := ids_after(connection, last):
         last = row_ids[-1]
         yield row_ids, source.of(row_ids)
-
-
-def _encoded_ahead(batches: Iterable[tuple[list[int], Vectors]], codecs: Codecs) -> Iterator[tuple[list[int], Encoded]]:
-    """Encode each batch while the one before it is used and the one after it is read."""
-    with ThreadPoolExecutor(1, thread_name_prefix="rarebit-encode") as pool:
-        coming: list[tuple[list[int], Future[Encoded]]] = []
-        for row_ids, vectors in batches:
-            coming.append((row_ids, pool.submit(encoded, vectors, codecs)))
-            if len(coming) > 1:
-                before, codes = coming.pop(0)
-                yield before, codes.result()
-        for last, codes in coming:
-            yield last, codes.result()
 
 
 def _check_unlike(sample: Vectors, settings: Settings) -> None:

@@ -101,11 +101,14 @@ def test_filters_find_the_nearest_matches_whatever_lists_they_lie_in() -> None:
         (Compare("n", "lt", 5), np.arange(ROWS) % 10 < 5),
         (Compare("n", "eq", 3), np.arange(ROWS) % 10 == 3),
     ):
-        for query in QUERIES[:20]:
+        good = []
+        for query in QUERIES:
             hits = collection.search(query, 10, filter=tree)
             scores = np.sort((vectors @ query)[allowed])[::-1][:10]
             assert len(hits) == 10
-            assert np.mean([hit.score >= scores[-1] - 0.01 for hit in hits]) >= 0.9
+            good.append(np.mean([hit.score >= scores[-1] - 0.01 for hit in hits]))
+        assert np.mean(good) >= 0.98
+        assert np.min(good) >= 0.7
 
 
 def by_place(collection: Collection, matching: np.ndarray, query: np.ndarray, vectors: np.ndarray) -> tuple[float, int]:
