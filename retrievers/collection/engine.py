@@ -18,10 +18,11 @@ from rarebit.retrievers.collection.code_index import CodeIndex
 from rarebit.retrievers.collection.explanation import Steps
 from rarebit.retrievers.collection.finest import stored_codec
 from rarebit.retrievers.collection.index_cache import IndexCache
+from rarebit.retrievers.collection.making import stored_tokenizer
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
 from rarebit.retrievers.collection.snapshot import Known, SearchableSnapshot, Snapshot
 from rarebit.retrievers.collection.state import State, read_state
-from rarebit.retrievers.collection.storage import Connection, Storage, stored_tokenizer
+from rarebit.retrievers.collection.storage import Connection, Storage
 
 _ENGINES: WeakSet[Engine] = WeakSet()
 

@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
-from weakref import WeakValueDictionary
 
 from rarebit import errors
+from rarebit.retrievers.collection import forks
 from rarebit.retrievers.collection.asides import written_aside
-from rarebit.retrievers.collection.schema import APPLICATION_ID, FORMAT_VERSION, LEXICAL, TABLES, lexical_table
+from rarebit.retrievers.collection.in_place import FilesInPlace, identity
+from rarebit.retrievers.collection.making import make_or_check
 from rarebit.retrievers.collection.sqlite_errors import translated
 from rarebit.retrievers.collection.waiting import GAP, empty_log, execute_when_free
 
@@ -41,27 +42,6 @@ the time for the fine vectors of a search. Not for writing: a file that someone 
 
 WAL_MARKS = slice(18, 20)
 """The bytes of a database's header that say WAL; SQLite asks to clear them before it takes a database into memory."""
-
-FORK_PATIENCE = 1.0
-"""Seconds that a fork waits for other threads in the middle of a read or a write."""
-
-
-def stored_tokenizer(connection: Connection) -> str:
-    """Tell which tokenizer the lexical index was made with."""
-    found = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'lexical'").fetchone()
-    for tokenizer in LEXICAL:
-        if found == (lexical_table(tokenizer),):
-            return tokenizer
-    raise errors.DamagedFileError("the collection's lexical index is missing or another: restore the file from a backup")
-
-
-class _Fork:
-    """A fork that is under way; clean if no connection is open that the child would inherit."""
-
-    def __init__(self, *, has_turn: bool) -> None:
-        self.has_turn = has_turn
-        self.is_clean = False
-        self.is_over = threading.Event()
 
 
 class Storage:
@@ -89,20 +69,22 @@ class Storage:
         self._idle_lock = threading.Lock()
         self._lent = 0
         self._main: Connection | None = None
-        self._fork: _Fork | None = None
+        self._fork: forks.Fork | None = None
         self._follows_writers: bool | None = None
-        self._in_place: dict[str, tuple[int, int]] = {}
+        self._files = FilesInPlace()
         if must_exist and (self.path is None or not self.path.exists()):
             raise errors.CollectionNotFoundError(
                 f"no file at {path}, wanted an existing collection: check the path; only a writable open creates one"
             )
-        _STORAGES[id(self)] = self
+        forks.tell_of_forks(self)
         with self._translated(), self._turn:
             if self.read_only:
                 self._follow_writers()
             self._main = self._connect(create=not must_exist)
             try:
-                self._validate_or_create(self._main, tokenizer, must_exist=must_exist)
+                make_or_check(self._main, str(self.path), tokenizer, must_exist=must_exist)
+                if self.path is not None and not self.read_only:
+                    self._keep_a_log(self._main)
             except BaseException:
                 self._main.close()
                 self._main = None
@@ -214,7 +196,7 @@ class Storage:
         """
         if self.path is None:
             return
-        fork = _Fork(has_turn=self._turn.acquire(timeout=max(0, until - time.monotonic())))
+        fork = forks.Fork(has_turn=self._turn.acquire(timeout=max(0, until - time.monotonic())))
         with self._idle_lock:
             self._fork = fork
         while self._lent and time.monotonic() < until:
@@ -222,7 +204,7 @@ class Storage:
         with self._idle_lock:
             if fork.has_turn and not self._turns_held and not self._lent:
                 self._close_all()
-                self._in_place.pop(f"{self.path}-wal", None)  # the last to close removes the log
+                self._files.forget(f"{self.path}-wal")  # the last to close removes the log
                 self._follows_writers = None
                 fork.is_clean = True
 
@@ -236,9 +218,9 @@ class Storage:
 
     def after_fork_in_child(self) -> None:
         """Begin anew: locks may be held by threads that the child does not have, and what is still open is the parent's."""
-        _LEFT_TO_PARENT.extend([*self._idle, *([self._main] if self._main else [])])  # closing them would disturb the parent
+        forks.leave_to_parent(*self._idle, *([self._main] if self._main else []))
         if self.path is not None and not (self._fork and self._fork.is_clean):
-            _LEFT_OPEN.add(self._in_place.get(str(self.path)) or _identity(str(self.path)))
+            forks.mark_left_open(self._files.first(str(self.path)))
         self._turn = threading.RLock()
         self._turns_held = 0
         self._idle_lock = threading.Lock()
@@ -349,26 +331,14 @@ class Storage:
     def _check_files(self) -> None:
         """Raise StorageError if the file or its log is another than at first."""
         if self.path is not None:
-            self._check_in_place(str(self.path))
+            self._files.check(str(self.path))
             if not self.read_only:
-                self._check_in_place(f"{self.path}-wal")
-
-    def _check_in_place(self, name: str) -> None:
-        """Raise StorageError if a file is another one than at first: SQLite goes on with what nobody else can find."""
-        found = _identity(name)
-        known = self._in_place.get(name)
-        if known is None and found is not None:
-            self._in_place[name] = found
-        elif known != found:
-            raise errors.StorageError(
-                f"{name} was {'removed' if found is None else 'replaced by another file'} while it was open, and what is "
-                "written now would be lost: put it back, or close the collection and open it again"
-            )
+                self._files.check(f"{self.path}-wal")
 
     def _connect(self, *, create: bool) -> Connection:
         if self.path is None:
             return _configured(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
-        if _LEFT_OPEN and _identity(str(self.path)) in _LEFT_OPEN:
+        if forks.was_left_open(identity(str(self.path))):
             raise self._left_open()
         mode = "rwc" if create else "rw"
         if self.read_only:
@@ -400,27 +370,6 @@ class Storage:
             "fork between calls, or start the process by spawn"
         )
 
-    def _validate_or_create(self, connection: Connection, tokenizer: str, *, must_exist: bool) -> None:
-        if _is_empty(connection):
-            if must_exist:
-                raise errors.ForeignFileError(f"{self.path} is empty, wanted a Rarebit collection: check the path")
-            _create(connection, tokenizer)
-        application, version = _header(connection)
-        if application != APPLICATION_ID:
-            raise errors.ForeignFileError(
-                f"{self.path} is an SQLite database but not a Rarebit collection, and was left as it is: choose another path"
-            )
-        if version != FORMAT_VERSION:
-            which, advice = ("a newer", "upgrade rarebit")
-            if version < FORMAT_VERSION:
-                which, advice = ("an older", "export the rows with that version, or make the collection anew")
-            raise errors.FormatVersionError(
-                f"{self.path} has format {version} of {which} version, this version of Rarebit reads format {FORMAT_VERSION}: "
-                f"{advice}"
-            )
-        if self.path is not None and not self.read_only:
-            self._keep_a_log(connection)
-
     def _keep_a_log(self, connection: Connection) -> None:
         """Switch to WAL where it is not on: a new file, or a copy."""
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
@@ -435,76 +384,3 @@ def _configured(connection: Connection) -> Connection:
     connection.execute("PRAGMA trusted_schema = OFF")  # a file from elsewhere runs no functions of its own
     connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT}")
     return connection
-
-
-def _create(connection: Connection, tokenizer: str) -> None:
-    """Make the tables; two processes may do so at once, and the second finds them made."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if _is_empty(connection):
-            for statement in (*TABLES.split(";\n"), lexical_table(tokenizer)):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _header(connection: Connection) -> tuple[int, int]:
-    return (
-        connection.execute("PRAGMA application_id").fetchone()[0],
-        connection.execute("PRAGMA user_version").fetchone()[0],
-    )
-
-
-def _is_empty(connection: Connection) -> bool:
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    return bool(tables == 0) and _header(connection) == (0, 0)
-
-
-def _identity(name: str) -> tuple[int, int] | None:
-    """Tell a file from every other one that there is at the same time; None where there is none."""
-    try:
-        status = os.stat(name)  # noqa: PTH116 -- for each call: half the time of Path.stat
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-_STORAGES: WeakValueDictionary[int, Storage] = WeakValueDictionary()
-_FORKING = threading.Lock()
-
-_LEFT_TO_PARENT: list[Connection] = []
-"""What a child never closes: its parent uses it."""
-
-_LEFT_OPEN: set[tuple[int, int] | None] = set()
-"""Files that threads of the parent were using at the fork: SQLite takes the parent's locks on them for this process's own."""
-
-
-def _storages() -> list[Storage]:
-    return [storage for reference in _STORAGES.valuerefs() if (storage := reference()) is not None]
-
-
-def _before_fork() -> None:
-    _FORKING.acquire()
-    until = time.monotonic() + FORK_PATIENCE
-    for storage in _storages():
-        storage.before_fork(until)
-
-
-def _after_fork_in_parent() -> None:
-    for storage in _storages():
-        storage.after_fork_in_parent()
-    _FORKING.release()
-
-
-def _after_fork_in_child() -> None:
-    for storage in _storages():
-        storage.after_fork_in_child()
-    _FORKING.release()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
