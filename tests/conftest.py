@@ -5,6 +5,10 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from hypothesis import settings
+
+settings.register_profile("rarebit", deadline=None)  # how long a test takes says more about what runs beside it
+settings.load_profile("rarebit")
 
 
 @pytest.fixture(autouse=True)

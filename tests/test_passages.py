@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rarebit.errors import InputError
@@ -22,7 +22,6 @@ def without_spaces(text: str) -> str:
 
 
 @given(TEXTS, LENGTHS)
-@settings(deadline=None)
 def test_pieces_are_in_order_short_enough_and_miss_nothing(text: str, longest: int) -> None:
     end = 0
     covered = ""
@@ -37,7 +36,6 @@ def test_pieces_are_in_order_short_enough_and_miss_nothing(text: str, longest: i
 
 
 @given(TEXTS, LENGTHS)
-@settings(deadline=None)
 def test_a_paragraph_that_fits_stays_whole(text: str, longest: int) -> None:
     pieces = [piece for _, piece in cut(text, longest)]
     for paragraph in filter(None, map(str.strip, re.split(r"\n\s*\n", text))):
@@ -45,7 +43,6 @@ def test_a_paragraph_that_fits_stays_whole(text: str, longest: int) -> None:
 
 
 @given(TEXTS, LENGTHS)
-@settings(deadline=None)
 def test_neighbours_that_fit_together_are_joined(text: str, longest: int) -> None:
     pieces = list(cut(text, longest))
     for (start, _), (later, piece) in pairwise(pieces):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import repeat
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.near_duplicates import edited, families, passage, plain_jaccard
 
@@ -217,7 +217,6 @@ CALLS = st.tuples(
 
 
 @given(st.lists(CALLS, max_size=8), st.sampled_from([1, 2, 5]))
-@settings(deadline=None)
 def test_any_sequence_of_calls_keeps_the_table_right(calls: list[tuple[str, dict[str, str]]], part: int) -> None:
     rows = Rows()
     for verb, new in calls:

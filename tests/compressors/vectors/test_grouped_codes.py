@@ -193,7 +193,7 @@ def test_groups_deserve_four_bits_each() -> None:
 
 
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=40), st.integers(1, 40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_allocated_bits_fill_parts_exactly(worth: list[float], parts: int) -> None:
     bits = allocated(np.sort(np.array(worth))[::-1], 4 * parts)
     assert bits.sum() == min(4 * parts, 4 * len(worth))

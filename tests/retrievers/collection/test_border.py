@@ -88,7 +88,7 @@ CALLS: list[Callable[[Collection, Any], object]] = [
 
 
 @pytest.mark.unchecked
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, suppress_health_check=list(HealthCheck))
 @given(call=st.sampled_from(CALLS), passed=ANYTHING)
 def test_every_error_is_ours(call: Callable[[Collection, Any], object], passed: Any) -> None:
     with Collection.open(dim=2) as collection:

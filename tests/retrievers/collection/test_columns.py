@@ -74,7 +74,7 @@ def expected(collection: Collection, tree: Filter) -> set[str]:
 @pytest.mark.unchecked  # the run-time shape checks draw random numbers, which Hypothesis refuses
 @pytest.mark.parametrize("most_different", [2, columns.MOST_DIFFERENT])
 @given(batches=st.lists(st.lists(METADATA, min_size=1, max_size=6), min_size=1, max_size=4), trees=st.lists(TREES, max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_rows_that_match_one_by_one(most_different: int, batches: list[Any], trees: list[Filter]) -> None:
     with pytest.MonkeyPatch.context() as patch, Collection.open() as collection:
         patch.setattr(columns, "MOST_DIFFERENT", most_different)

@@ -111,7 +111,7 @@ def cosine(one: list[float], other: list[float]) -> float:
     return float(np.dot(one, other) / np.linalg.norm(one) / np.linalg.norm(other))
 
 
-STEPS = settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+STEPS = settings(max_examples=40, stateful_step_count=25, suppress_health_check=list(HealthCheck))
 TestExact = CollectionIsADictionary.TestCase
 TestExact.settings = STEPS
 TestTrained = TrainedCollectionIsADictionary.TestCase

@@ -62,7 +62,7 @@ def test_bitmaps_of_few_rows(row_ids: list[int]) -> None:
     assert array_of(BitMap64(row_ids)).tolist() == sorted(row_ids)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     parts=st.lists(
         st.tuples(

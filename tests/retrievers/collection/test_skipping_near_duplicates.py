@@ -301,7 +301,7 @@ CALLS = st.tuples(
 
 
 @given(st.lists(CALLS, max_size=8), st.sampled_from([1, 2, 5]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_sequence_of_calls(calls: Sequence[tuple[Any, str | None, dict[str, str]]], batch_size: int) -> None:
     with Collection.open(near_duplicates=0.8) as collection:
         for verb, name, new in calls:
