@@ -209,7 +209,7 @@ def test_a_store_finds_the_exact_best(measured: Measured, tmp_path: Path, prepar
         store = kind(tmp_path, prepared, **measured.settings)
         store.open()
     found = [prepared.recall(number, store.rows(store.search(query.tolist()))) for number, query in enumerate(prepared.queries)]
-    assert np.mean(found) >= 0.98
+    assert np.mean(found) >= (0.98 if "rarebit" in measured.key else 1)
     query = prepared.queries[0]
     where = Where("bucket", 3, 4)
     store.tell(where)

@@ -48,14 +48,14 @@ def test_another_codec_finds_the_same_rows(tmp_path: Path, in_file: bool) -> Non
         COUNT * (68 + CHECKSUM_BYTES),
     )
     assert {row.id: row.text for row in collection} == before
-    assert recall(collection, vectors, clustered(30, seed=1)) > 0.97
+    assert recall(collection, vectors, clustered(300, seed=1)) > 0.98
     collection.add(clustered(10, seed=5), ids=[f"new {number}" for number in range(10)])
     assert collection.search(clustered(10, seed=5)[3], 1)[0].id == "new 3"
     collection.close()
     if in_file:
         with Collection.open(tmp_path / "c.rarebit") as again:
             assert again.stats().codec == "sq8"
-            assert recall(again, vectors, clustered(30, seed=1)) > 0.97
+            assert recall(again, vectors, clustered(300, seed=1)) > 0.98
 
 
 def test_others_who_have_it_open_follow(tmp_path: Path) -> None:
