@@ -8,11 +8,14 @@ require("langchain_core", "langchain")
 from rarebit.integrations.langchain.filters import RarebitTranslator  # noqa: E402
 from rarebit.integrations.langchain.indexing import Indexed, index_documents  # noqa: E402
 from rarebit.integrations.langchain.near_duplicates import NearDuplicateFilter  # noqa: E402
+from rarebit.integrations.langchain.relevance import ContextualRetriever, CosineAdapterFilter  # noqa: E402
 from rarebit.integrations.langchain.retriever import RarebitRetriever  # noqa: E402
 from rarebit.integrations.langchain.situated import SituatedEmbeddings  # noqa: E402
 from rarebit.integrations.langchain.vector_store import RarebitVectorStore  # noqa: E402
 
 __all__ = [
+    "ContextualRetriever",
+    "CosineAdapterFilter",
     "Indexed",
     "NearDuplicateFilter",
     "RarebitRetriever",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -11,6 +12,8 @@ from typing import TypeVar
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
+from rarebit.arrays import Scores, Vector, VectorsLike
+from rarebit.integrations.recent_queries import RecentQueries
 from rarebit.integrations.tenancy import Rows
 from rarebit.retrievers.collection import Collection, Tenant
 
@@ -26,6 +29,7 @@ class BoundStore(VectorStore):
     _embedding: Embeddings
     _collection: Collection
     _rows: Rows
+    _recent: RecentQueries
 
     @property
     def collection(self) -> Collection:
@@ -53,6 +57,22 @@ class BoundStore(VectorStore):
     def embeddings(self) -> Embeddings:
         """The embedding model."""
         return self._embedding
+
+    def embed_query(self, text: str) -> Vector:
+        """Embed a question; the embeddings of the last 64 are remembered, for what stands behind a retriever."""
+        return self._recent.get(text, self._embedding.embed_query)
+
+    async def aembed_query(self, text: str) -> Vector:
+        """Do as :meth:`embed_query`, with the embedding model's own asynchronous method."""
+        return await self._recent.aget(text, self._embedding.aembed_query)
+
+    def scores(self, embedding: VectorsLike, ids: Sequence[str]) -> Scores:
+        """Score documents that are known already, (n,) in the order of ids; see :meth:`rarebit.Collection.scores`.
+
+        Raises:
+            MissingRowError: an id is not in the store.
+        """
+        return self._rows.scores(embedding, ids)
 
     def close(self) -> None:
         """Close the collection underneath, also one that was given, for every tenant."""

@@ -14,15 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Collection as Names
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 from langchain_core.documents import Document
 from langchain_core.runnables.config import run_in_executor
 
-from rarebit.arrays import VectorsLike
+from rarebit.arrays import Vector, VectorsLike
 from rarebit.errors import InputError
 from rarebit.integrations.langchain.bound_store import BoundStore
 from rarebit.integrations.langchain.documents import document_of
 from rarebit.integrations.langchain.filters import FilterLike, as_filter
 from rarebit.retrievers.collection import Hit
+from rarebit.retrievers.relevance import Asked, RelevanceModel, ScoreSource
 
 MMR_FETCH_K = 20
 """Candidates of maximal marginal relevance, as in every LangChain store."""
@@ -42,6 +44,7 @@ NEEDLESS = ("fetch_k", "lambda_mult", "verbose")
 class SearchableStore(BoundStore):
     """The searches of :class:`~rarebit.integrations.langchain.RarebitVectorStore`."""
 
+    _relevance: RelevanceModel | None
     _relevance_score_fn: Callable[[float], float] | None
     _score_key: str | None
 
@@ -84,13 +87,13 @@ class SearchableStore(BoundStore):
 
     def similarity_search_with_score(self, query: str, k: int = 4, filter: FilterLike | None = None, **kwargs: Any) -> Scored:
         """Find the k documents nearest to a text, with scores as in :meth:`similarity_search_with_score_by_vector`."""
-        return self.similarity_search_with_score_by_vector(self._embedding.embed_query(query), k, filter, **kwargs)
+        return self.similarity_search_with_score_by_vector(self.embed_query(query), k, filter, **kwargs)
 
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, filter: FilterLike | None = None, **kwargs: Any
     ) -> Scored:
         """Do as :meth:`similarity_search_with_score`."""
-        embedding = await self._embedding.aembed_query(query)
+        embedding = await self.aembed_query(query)
         return await self.asimilarity_search_with_score_by_vector(embedding, k, filter, **kwargs)
 
     def similarity_search_by_vector(
@@ -142,7 +145,7 @@ class SearchableStore(BoundStore):
         **kwargs: Any,
     ) -> list[Document]:
         """Find documents near a text and unlike each other; as :meth:`max_marginal_relevance_search_by_vector`."""
-        embedding = self._embedding.embed_query(query)
+        embedding = self.embed_query(query)
         return self.max_marginal_relevance_search_by_vector(embedding, k, fetch_k, lambda_mult, filter, **kwargs)
 
     async def amax_marginal_relevance_search(
@@ -155,7 +158,7 @@ class SearchableStore(BoundStore):
         **kwargs: Any,
     ) -> list[Document]:
         """Do as :meth:`max_marginal_relevance_search`."""
-        embedding = await self._embedding.aembed_query(query)
+        embedding = await self.aembed_query(query)
         search = self.max_marginal_relevance_search_by_vector
         return await run_in_executor(None, search, embedding, k, fetch_k, lambda_mult, filter, **kwargs)
 
@@ -208,7 +211,7 @@ class SearchableStore(BoundStore):
         Raises:
             InputError: and its kinds, for a number, fusion or filter that cannot be used.
         """
-        embedding = self._embedding.embed_query(query)
+        embedding = self.embed_query(query)
         return self._fused(embedding, query, k, filter=filter, alpha=alpha, fusion=fusion, fetch_k=fetch_k)
 
     async def ahybrid_search(
@@ -222,7 +225,7 @@ class SearchableStore(BoundStore):
         fetch_k: int = HYBRID_FETCH_K,
     ) -> list[Document]:
         """Do as :meth:`hybrid_search`."""
-        embedding = await self._embedding.aembed_query(query)
+        embedding = await self.aembed_query(query)
         return await run_in_executor(
             None, self._fused, embedding, query, k, filter=filter, alpha=alpha, fusion=fusion, fetch_k=fetch_k
         )
@@ -258,6 +261,25 @@ class SearchableStore(BoundStore):
             filter=as_filter(filter),
         )
         return documents_of(self._scored(hits))
+
+    def _similarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
+        """Let the model of relevance judge what is found, where there is one."""
+        if self._relevance is None:
+            return super()._similarity_search_with_relevance_scores(query, k, **kwargs)
+        return self._judged(self._relevance, query, self.embed_query(query), k, **kwargs)
+
+    async def _asimilarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
+        if self._relevance is None:
+            return await super()._asimilarity_search_with_relevance_scores(query, k, **kwargs)
+        embedding = await self.aembed_query(query)
+        return await run_in_executor(None, self._judged, self._relevance, query, embedding, k, **kwargs)
+
+    def _judged(self, model: RelevanceModel, query: str, embedding: Vector, k: int, **kwargs: Any) -> Scored:
+        model.check_source(ScoreSource.of(self._collection))
+        found = self.similarity_search_with_score_by_vector(embedding, k, **kwargs)
+        scores = np.array([score for _, score in found], np.float32)
+        verdict = model.judge(Asked.of(scores, embedding, query, [document.page_content for document, _ in found]))
+        return [(document, float(own)) for (document, _), own in zip(found, verdict.relevances, strict=True)]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         if self._relevance_score_fn is not None:

@@ -22,8 +22,10 @@ from rarebit.integrations.langchain.importing import filled
 from rarebit.integrations.langchain.opening import CollectionSettings, collection_for
 from rarebit.integrations.langchain.searching import SearchableStore, refuse_unknown
 from rarebit.integrations.langchain.situated import SituatedEmbeddings
+from rarebit.integrations.recent_queries import RecentQueries
 from rarebit.integrations.tenancy import Rows
 from rarebit.retrievers.collection.row_operations import Handling
+from rarebit.retrievers.relevance import RelevanceModel
 
 BATCH_SIZE = 256
 """Texts handed to the embedding model at once."""
@@ -51,10 +53,13 @@ class RarebitVectorStore(SearchableStore):
         tenant: str | None
             The tenant to whom every read and write of the store is bound: it sees its own documents and those shared with it,
             and its ids are its own. None is the collection itself, which does not see the documents of tenants.
+        relevance: RelevanceModel | None
+            What gives documents their relevance, such as a :class:`~rarebit.retrievers.relevance.CosineAdapter`: a
+            ``score_threshold`` is then a probability, and means the same for every question.
         relevance_score_fn: Callable[[float], float] | None
-            Maps a score to a relevance in [0, 1]. By default a cosine is its own relevance and 0 where it is negative, so
-            a ``score_threshold`` means the cosine that scores show; an inner product x, which has no bounds, becomes
-            1 / (1 + exp(-x)).
+            Without such a model: maps a score to a relevance in [0, 1]. By default a cosine is its own relevance and 0 where it
+            is negative, so a ``score_threshold`` means the cosine that scores show; an inner product x, which has no bounds,
+            becomes 1 / (1 + exp(-x)).
         score_key: str | None
             Metadata key under which each found document carries its score.
         ids_from_content: bool
@@ -142,6 +147,7 @@ class RarebitVectorStore(SearchableStore):
         path: str | os.PathLike[str] | None = None,
         collection: Rows | None = None,
         tenant: str | None = None,
+        relevance: RelevanceModel | None = None,
         relevance_score_fn: Callable[[float], float] | None = None,
         score_key: str | None = None,
         ids_from_content: bool = False,
@@ -157,7 +163,8 @@ class RarebitVectorStore(SearchableStore):
         """
         self._embedding = embedding
         self._collection, self._rows = collection_for(embedding, path, collection, tenant, settings)
-        self._relevance_score_fn = relevance_score_fn
+        self._relevance, self._relevance_score_fn = relevance, relevance_score_fn
+        self._recent = RecentQueries()
         self._score_key = score_key
         self._ids_from_content = ids_from_content
         self._batch_size = batch_size

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from rarebit.arrays import Vectors, VectorsLike
@@ -152,6 +153,14 @@ class RowOperations(Handle):
         """
         with self._engine.snapshot(self._tenant) as snapshot:
             return snapshot.vectors_of(as_ids(ids))
+
+    def sample_vectors(self, count: int, *, seed: int = 0) -> Vectors:
+        """Draw rows without replacement: (count, dim) float32 as :meth:`vectors` gives them; all where there are fewer."""
+        count = as_count("count", count)
+        with self._engine.snapshot(self._tenant) as snapshot:
+            visible = snapshot.visible()
+            places = np.random.default_rng(seed).permutation(len(visible))[:count]
+            return snapshot.vectors([visible[place] for place in np.sort(places).tolist()])
 
     def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> int:
         """Delete rows by ids, by a filter, or those of the ids that match it; returns how many there were.

@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, overload
 
 import numpy as np
 
-from rarebit.arrays import VectorsLike, as_vector
+from rarebit.arrays import Scores, VectorsLike, as_vector
 from rarebit.errors import InputError
 from rarebit.retrievers.collection import ranking
-from rarebit.retrievers.collection.arguments import as_count, as_share
+from rarebit.retrievers.collection.arguments import as_count, as_ids, as_share
 from rarebit.retrievers.collection.explanation import Explanation, Steps
 from rarebit.retrievers.collection.filters import Filter, as_filter
 from rarebit.retrievers.collection.handle import Handle
@@ -99,6 +100,22 @@ class Searches(Handle):
             prepared = self._engine.prepared(queries)
             found = snapshot.nearest(prepared, k, as_filter(filter), candidates)
             return snapshot.hits(found, include_vectors=include_vectors)
+
+    def scores(self, query: VectorsLike, ids: Sequence[str]) -> Scores:
+        """Score rows that are known already: (n,) float32 in the order of ids, by their finest vectors.
+
+        They are the scores that :meth:`search` gives the same rows, but for a collection without a fine tier, whose searches
+        estimate scores from codes.
+
+        Raises:
+            MissingRowError: an id is not in the collection.
+        """
+        wanted = as_ids(ids)
+        with self._engine.searchable(self._tenant) as snapshot:
+            prepared = self._engine.prepared(as_vector(query)[np.newaxis])[0]
+            vectors = snapshot.vectors_of(wanted)
+            found: Scores = vectors @ prepared if wanted else np.empty(0, np.float32)
+            return found
 
     def search_mmr(
         self,

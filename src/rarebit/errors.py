@@ -9,6 +9,7 @@
     │   ├── DuplicateIdError                one id twice in one call
     │   ├── MetadataError                   metadata that JSON cannot hold
     │   └── FilterError                     a filter that cannot be understood
+    ├── CalibrationError (ValueError)       scores of another model or source than a relevance was calibrated on
     ├── MissingRowError (KeyError)          an id that the collection does not hold
     ├── MissingExtraError (ImportError)     an optional dependency is not installed
     ├── CodecError                          a codec cannot do what was asked
@@ -58,6 +59,10 @@ class MetadataError(InputError):
 
 class FilterError(InputError):
     """A filter that cannot be understood."""
+
+
+class CalibrationError(RarebitError, ValueError):
+    """Scores of another embedding model, metric or codec than those that a relevance was calibrated on."""
 
 
 class MissingRowError(RarebitError, KeyError):

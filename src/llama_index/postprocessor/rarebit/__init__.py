@@ -1,5 +1,5 @@
 """Rarebit under LlamaIndex's own import path; the packages above this one are namespaces, without ``__init__.py``."""
 
-from rarebit.integrations.llama_index import NearDuplicatePostprocessor
+from rarebit.integrations.llama_index import CosineAdapterPostprocessor, NearDuplicatePostprocessor
 
-__all__ = ["NearDuplicatePostprocessor"]
+__all__ = ["CosineAdapterPostprocessor", "NearDuplicatePostprocessor"]
