@@ -77,7 +77,7 @@ class CosineAdapter(RelevanceModel):
     def __init__(self, dim: int, *, family: Family = "power", hidden: int = HIDDEN) -> None:
         """Create an adapter with one curve for all queries."""
         self.dim, self.hidden = as_count("dim", dim, least=1), as_count("hidden", hidden, least=1)
-        self.family = as_family(family)
+        self.family: Family = as_family(family)
         self.unit = 1.0
         """What scores are divided by first: 1 for cosines, how large scores are for inner products."""
         self.fit_report: FitReport | None = None

@@ -115,7 +115,7 @@ class Student(torch.nn.Module):
     def __init__(self, adapter: CosineAdapter, stage: Stage, groups: int = 1) -> None:
         """Begin at the adapter's weights; a hidden layer that nothing looks at yet gets random ones."""
         super().__init__()
-        self.family = as_family(adapter.family)
+        self.family: Family = as_family(adapter.family)
         self.stage = stage
         arrays = {name: torch.from_numpy(values.copy()) for name, values in adapter._arrays.items()}
         if stage.penalty is None:
