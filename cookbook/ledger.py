@@ -8,20 +8,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import faiss
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float32
 
-from rarebit import Collection, Stats
+from rarebit import Collection, Hit, Stats
 from rarebit.arrays import Queries, Vectors
+from rarebit.retrievers.relevance import Asked, RelevanceModel
 
 K = 10
 READ = 3
 """Passages that a language model reads for a question."""
 
 ROUNDS = 20
+
+
+Strange: TypeAlias = Float32[npt.NDArray[np.float32], "s dim"]
+"""Questions of other things."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,30 @@ def choice_rows(stats: Stats) -> list[Row]:
     ]
 
 
+def relevance_rows(
+    collection: Collection, adapter: RelevanceModel, found: int, queries: Queries, strange: Strange
+) -> list[Row]:
+    """Count the passages that a model of relevance drops, of so many found for questions with an answer and for others."""
+    dropped, emptied = zip(
+        *(_dropped(adapter.keeping(), vectors, collection.search_many(vectors, found)) for vectors in (queries, strange)),
+        strict=True,
+    )
+    note = f"{len(queries)} questions with an answer, {len(strange)} without, from a relevance of {adapter.threshold:.3f} on"
+    return [
+        Row(f"passages dropped, of {found} found", dropped[0], 0.0, note),
+        Row("the same of questions without an answer", dropped[1], 0.0, note),
+        Row("questions with an answer told there is none", emptied[0], 0.0, note),
+        Row("questions without one told so", emptied[1], 0.0, note),
+    ]
+
+
+def _dropped(adapter: RelevanceModel, queries: Queries, found: Sequence[Sequence[Hit]]) -> tuple[float, float]:
+    """Give how many passages of a question are dropped on average, and the share of questions that are left with none."""
+    verdicts = [adapter.judge(Asked.of([hit.score for hit in hits], query)) for query, hits in zip(queries, found, strict=True)]
+    counts = [len(verdict.relevances) - len(verdict.kept) for verdict in verdicts]
+    return float(mean(counts)), float(mean(verdict.nothing_is_relevant for verdict in verdicts))
+
+
 def answer_rows(prompt_tokens: Mapping[str, Sequence[int]]) -> list[Row]:
     """Count what the language model reads for one question."""
     return [Row(f"prompt tokens a question, {name}", mean(tokens)) for name, tokens in prompt_tokens.items() if tokens]
@@ -106,7 +136,8 @@ def show(rows: Sequence[Row]) -> None:
     """Print the ledger."""
     print(f"\n{'':40}{'Rarebit':>10}{'float32':>10}{'ratio':>8}")
     for row in rows:
-        compared = "" if row.float32 is None else f"{_number(row.float32):>10}{row.rarebit / row.float32:>8.2f}"
+        ratio = f"{row.rarebit / row.float32:>8.2f}" if row.float32 else ""
+        compared = "" if row.float32 is None else f"{_number(row.float32):>10}{ratio}"
         print(f"{row.what:40}{_number(row.rarebit):>10}{compared:18}  {row.note}".rstrip())
 
 

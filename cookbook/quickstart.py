@@ -4,7 +4,8 @@
 
 It embeds the documentation that every CPython carries, situates each passage among those of its module, keeps it in one SQLite
 file with small codes in memory, asks a dozen questions through a LangChain chain and a LlamaIndex query engine, and prints a
-ledger of what was saved and what was lost. Everything runs on this machine. A second run reuses the index.
+ledger of what was saved and what was lost. Passages that are not relevant are dropped before they are read, and a question that
+the documentation does not answer is told so. Everything runs on this machine. A second run reuses the index.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import numpy as np
 from langchain_core.documents import Document
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnablePassthrough
+from langchain_core.runnables import RunnableBranch, RunnablePassthrough
 from llama_index.core import PromptTemplate, VectorStoreIndex
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.schema import MetadataMode
 
 from rarebit import Collection
@@ -40,10 +43,12 @@ from rarebit.cookbook.models import (
     load_smollm,
     smollm_folder,
 )
+from rarebit.integrations.langchain import ContextualRetriever, CosineAdapterFilter, SituatedEmbeddings
 from rarebit.integrations.langchain import RarebitVectorStore as LangChainStore
-from rarebit.integrations.langchain import SituatedEmbeddings
+from rarebit.integrations.langchain.relevance import NOTHING_RELEVANT
+from rarebit.integrations.llama_index import CosineAdapterPostprocessor, RelevanceJudgedEvent, SituatedEmbedding
 from rarebit.integrations.llama_index import RarebitVectorStore as LlamaIndexStore
-from rarebit.integrations.llama_index import SituatedEmbedding
+from rarebit.retrievers.relevance import Background, CosineAdapter, ScoreSource
 from rarebit.retrievers.situating import SituatingHead
 
 MEMORY = 56
@@ -70,15 +75,30 @@ ANSWERED_IN = {
 
 QUESTIONS = tuple(ANSWERED_IN)
 
+UNANSWERED = (
+    "Which vaccines does a newborn child need?",
+    "Who won the football World Cup in 1998?",
+    "How do I bake sourdough bread?",
+    "What is the capital of France?",
+    "How high is Mount Everest?",
+    "How do I file my income tax return?",
+)
+"""Questions that the documentation does not answer; the first is asked through the frameworks."""
+
+NOTHING = "Nothing in the documentation answers this."
+FOUND = 8
+"""Passages that are found for a question, and judged; the language model reads the best of those that are relevant."""
+
 PROMPT = "Answer the question in one short sentence without code, using only this context.\n\n{context}\n\nQuestion: {question}"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one framework answered, from which passages, and what the language model had to read."""
+    """What one framework answered, from which passages, and what the language model read: nothing, if none was relevant."""
 
     text: str
     sources: list[str]
+    best_relevance: float
     prompt_tokens: int
     seconds: float
 
@@ -103,8 +123,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows += ledger.retrieval_rows(collection, vectors, ids_of(entries), questions)
         answering = [[_answers(entry, names) for entry in entries] for names in ANSWERED_IN.values()]
         rows += ledger.situating_rows(plain, vectors, questions, np.array(answering))
-        answers = ask_all(collection, QUESTIONS[: arguments.questions])
-        rows += ledger.answer_rows({name: [answer.prompt_tokens for answer in given] for name, given in answers.items()})
+        adapter = adapter_for(collection)
+        strange = load_minilm().encode(list(UNANSWERED))
+        rows += ledger.relevance_rows(collection, adapter, FOUND, questions, strange)
+        answers = ask_all(collection, adapter, (*QUESTIONS[: arguments.questions], UNANSWERED[0]))
+        rows += ledger.answer_rows(
+            {name: [answer.prompt_tokens for answer in given if answer.sources] for name, given in answers.items()}
+        )
         ledger.show(rows)
     if arguments.json:
         ledger.write(arguments.json, rows, {name: [asdict(answer) for answer in given] for name, given in answers.items()})
@@ -142,9 +167,19 @@ def fill_collection(collection: Collection, entries: Sequence[python_docs.Entry]
     return bool(missing or deleted)
 
 
-def ask_all(collection: Collection, questions: Sequence[str]) -> dict[str, list[Answer]]:
+def adapter_for(collection: Collection) -> CosineAdapter:
+    """Take the shipped adapter to the collection, whose scores are inner products with vectors of about one length.
+
+    It is calibrated on cosines: divided by that length, the scores are near to some.
+    """
+    background = Background.of_collection(collection)
+    adapter = CosineAdapter.shipped(background).with_source(ScoreSource.of(collection), unit=background.length)
+    return adapter.keeping(most=ledger.READ)
+
+
+def ask_all(collection: Collection, adapter: CosineAdapter, questions: Sequence[str]) -> dict[str, list[Answer]]:
     """Ask every question through both frameworks, and print the answers with their sources."""
-    asked = {"LangChain": langchain_asker(collection), "LlamaIndex": llama_index_asker(collection)}
+    asked = {"LangChain": langchain_asker(collection, adapter), "LlamaIndex": llama_index_asker(collection, adapter)}
     answers: dict[str, list[Answer]] = {name: [] for name in asked}
     for question in questions:
         print(f"\n{question}")
@@ -152,48 +187,80 @@ def ask_all(collection: Collection, questions: Sequence[str]) -> dict[str, list[
             answer = ask(question)
             answers[name].append(answer)
             print(fill(answer.text, width=112, initial_indent=f"  {name:10} ", subsequent_indent=" " * 13))
-            print(f"{'':13}[{', '.join(dict.fromkeys(answer.sources))}]")
+            sources = ", ".join(dict.fromkeys(answer.sources)) or "no passage is relevant"
+            print(f"{'':13}[{sources}; best relevance {answer.best_relevance:.3f}]")
     return answers
 
 
-def langchain_asker(collection: Collection) -> Callable[[str], Answer]:
-    """Build a LangChain chain: retriever, prompt, chat model."""
-    retriever = LangChainStore(SituatedEmbeddings(MiniLMEmbeddings()), collection=collection).as_retriever(
-        search_kwargs={"k": ledger.READ}
+def langchain_asker(collection: Collection, adapter: CosineAdapter) -> Callable[[str], Answer]:
+    """Build a LangChain chain: retriever, filter of relevance, prompt, chat model; without relevant passages it reads none."""
+    store = LangChainStore(SituatedEmbeddings(MiniLMEmbeddings()), collection=collection)
+    retriever = ContextualRetriever(
+        base_retriever=store.as_retriever(search_kwargs={"k": FOUND}),
+        base_compressor=CosineAdapterFilter(adapter=adapter, store=store, when_empty=NOTHING),
     )
-    prompt = ChatPromptTemplate.from_template(PROMPT)
+    answered = ChatPromptTemplate.from_template(PROMPT) | SmolChat() | StrOutputParser()
     chain: Any = (
         RunnablePassthrough.assign(documents=lambda given: retriever.invoke(given["question"]))
         | RunnablePassthrough.assign(context=lambda given: _joined(given["documents"]))
-        | RunnablePassthrough.assign(answer=prompt | SmolChat() | StrOutputParser())
+        | RunnablePassthrough.assign(answer=RunnableBranch((_nothing_found, lambda _: NOTHING), answered))
     )
 
     def ask(question: str) -> Answer:
         start = perf_counter()
         given = chain.invoke({"question": question})
+        if _nothing_found(given):
+            best = given["documents"][0].metadata["best_relevance"]
+            return Answer(given["answer"], [], best, 0, perf_counter() - start)
         tokens = load_smollm().count_tokens(PROMPT.format(context=given["context"], question=question))
         sources = [document.metadata["name"] for document in given["documents"]]
-        return Answer(given["answer"], sources, tokens, perf_counter() - start)
+        best = max(document.metadata["relevance"] for document in given["documents"])
+        return Answer(given["answer"], sources, best, tokens, perf_counter() - start)
 
     return ask
 
 
-def llama_index_asker(collection: Collection) -> Callable[[str], Answer]:
+def llama_index_asker(collection: Collection, adapter: CosineAdapter) -> Callable[[str], Answer]:
     """Build a LlamaIndex query engine on the same collection."""
     model = SituatedEmbedding(MiniLMEmbedding())
     index = VectorStoreIndex.from_vector_store(LlamaIndexStore(collection=collection), embed_model=model)
     template = PromptTemplate(PROMPT.replace("{context}", "{context_str}").replace("{question}", "{query_str}"))
-    engine = index.as_query_engine(llm=SmolLLM(), similarity_top_k=ledger.READ, text_qa_template=template)
+    engine = index.as_query_engine(
+        llm=SmolLLM(),
+        similarity_top_k=FOUND,
+        node_postprocessors=[CosineAdapterPostprocessor(adapter=adapter, embed_model=model)],
+        text_qa_template=template,
+    )
+    judged = _Judged()
+    get_dispatcher().add_event_handler(judged)
 
     def ask(question: str) -> Answer:
         start = perf_counter()
         response: Any = engine.query(question)
+        if not response.source_nodes:
+            return Answer(NOTHING, [], judged.best_relevance, 0, perf_counter() - start)
         context = "\n\n".join(found.node.get_content(MetadataMode.LLM) for found in response.source_nodes)
         tokens = load_smollm().count_tokens(PROMPT.format(context=context, question=question))
         sources = [found.node.metadata["name"] for found in response.source_nodes]
-        return Answer(str(response), sources, tokens, perf_counter() - start)
+        return Answer(str(response), sources, judged.best_relevance, tokens, perf_counter() - start)
 
     return ask
+
+
+class _Judged(BaseEventHandler):
+    """Hears what the postprocessor found."""
+
+    best_relevance: float = 0.0
+
+    def handle(self, event: Any, **kwargs: Any) -> None:
+        """Keep the highest relevance of the last query."""
+        del kwargs
+        if isinstance(event, RelevanceJudgedEvent):
+            self.best_relevance = event.best_relevance
+
+
+def _nothing_found(given: dict[str, Any]) -> bool:
+    return NOTHING_RELEVANT in given["documents"][0].metadata
 
 
 def _answers(entry: python_docs.Entry, names: Sequence[str]) -> bool:

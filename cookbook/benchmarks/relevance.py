@@ -2,9 +2,9 @@
 
 ``python -m rarebit.cookbook.benchmarks.relevance --data DIR [--collections trec-dl19,liveqa-med] [--depths 10,100,1000]``
 
-The first K passages of each question are judged. Collections with a train split are learned from there (4,000 questions at most)
-and measured on the test split; others are cross-validated by question, in five parts, and figures are means over the parts, so
-that a threshold means one model's. Methods:
+The first K passages of each question are judged. Collections with a train split are learned from there (4,000 questions at
+most) and measured on the test split; others are cross-validated by question, in five parts, and figures are means over the
+parts, so that a threshold means one model's. Methods:
 
     - ``raw score``: one threshold on the cosine. ``platt`` and ``isotonic`` calibrate it, which changes no order of pairs;
       ``fixed count`` goes by rank alone; ``score gap`` keeps what stands above the largest gap.

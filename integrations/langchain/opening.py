@@ -20,6 +20,7 @@ STORE_KEYWORDS = (
     "path",
     "collection",
     "tenant",
+    "relevance",
     "relevance_score_fn",
     "score_key",
     "ids_from_content",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,12 @@ class CosineAdapterFilter(BaseDocumentCompressor):
 
     It stands behind a retriever: in a :class:`ContextualRetriever`, or in ``langchain_classic``'s
     ``ContextualCompressionRetriever`` and ``DocumentCompressorPipeline``. Passages are not embedded: their scores are those
-    that documents carry under ``score_key``, or the store's own, by their ids; and the search has embedded the question.
+    that documents carry under ``score_key``, or the store's own, by their ids; and the search has embedded the question. In a
+    ``ContextualCompressionRetriever``, ``when_empty`` says nothing where the retriever itself found nothing.
 
     .. code-block:: python
 
-        adapter = CosineAdapter.shipped().for_collection(store.collection)
+        adapter = CosineAdapter.shipped().for_collection(store.collection)  # or store.collection.tenant(store.tenant)
         ContextualRetriever(
             base_retriever=store.as_retriever(search_kwargs={"k": 20}),
             base_compressor=CosineAdapterFilter(adapter=adapter, store=store),
@@ -51,7 +53,8 @@ class CosineAdapterFilter(BaseDocumentCompressor):
     """Without a store: embeds the question, with the model that filled the store the documents are from."""
 
     score_key: str | None = None
-    """Metadata key under which documents carry their scores; without one, the store is asked."""
+    """Metadata key under which documents carry the scores of a search by meaning, for documents of other stores and of stores
+    without a fine tier; the scores of hybrid and lexical searches are none."""
 
     relevance_key: str | None = "relevance"
     """Metadata key under which each document gets its relevance; None for none."""
@@ -63,7 +66,7 @@ class CosineAdapterFilter(BaseDocumentCompressor):
 
     @model_validator(mode="after")
     def _complete(self) -> CosineAdapterFilter:
-        if self.store is None and self.score_key is None:
+        if self.store is None and self.score_key is None and self.adapter.reads_scores:
             raise InputError(
                 "got neither store= nor score_key=, wanted one of them: scores come from the store by the documents' ids, or "
                 "from their metadata (RarebitVectorStore(..., score_key='score') puts them there)"
@@ -82,15 +85,26 @@ class CosineAdapterFilter(BaseDocumentCompressor):
             CalibrationError: the store's scores are not those that the model was calibrated on.
         """
         del callbacks
-        return self._kept(documents, query, self._embedded(query) if documents else None)
+        return self._kept(documents, query, self._embedded(query) if documents and self._needs_vector else None)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
         """Do as :meth:`compress_documents`, with the embedding model's own asynchronous method."""
         del callbacks
-        vector = await self._aembedded(query) if documents else None
+        vector = await self._aembedded(query) if documents and self._needs_vector else None
         return await run_in_executor(None, self._kept, documents, query, vector)
+
+    @property
+    def _needs_vector(self) -> bool:
+        return self.adapter.reads_vector or (self.adapter.reads_scores and self._asks_store)
+
+    @property
+    def _asks_store(self) -> bool:
+        """Whether the store knows the scores: those of a search by meaning, whatever search found the documents."""
+        if self.store is None:
+            return False
+        return self.score_key is None or not ScoreSource.of(self.store.collection).estimated_by
 
     def _embedded(self, query: str) -> Vector | None:
         if self.store is not None:
@@ -103,22 +117,24 @@ class CosineAdapterFilter(BaseDocumentCompressor):
         return None if self.embeddings is None else await self._recent.aget(query, self.embeddings.aembed_query)
 
     def _kept(self, documents: Sequence[Document], query: str, vector: Vector | None) -> list[Document]:
+        documents, scores = self._scored(documents, vector)
         if not documents:
             return self._nothing(0.0)
         texts = [document.page_content for document in documents]
-        verdict = self.adapter.judge(Asked.of(self._scores(documents, vector), vector, query, texts))
+        verdict = self.adapter.judge(Asked.of(scores, vector, query, texts))
         if verdict.nothing_is_relevant:
             return self._nothing(verdict.best)
         return [self._marked(documents[place], verdict, place) for place in verdict.kept]
 
-    def _scores(self, documents: Sequence[Document], vector: Vector | None) -> Scores:
+    def _scored(self, documents: Sequence[Document], vector: Vector | None) -> tuple[Sequence[Document], Scores]:
+        """Give the scores of documents, and leave out those that were deleted since they were found."""
+        if not documents or not self.adapter.reads_scores:
+            return documents, np.zeros(len(documents), np.float32)
         if self.store is not None:
             self.adapter.check_source(ScoreSource.of(self.store.collection))
-        if self.score_key is not None:
-            return np.array([_carried(document, self.score_key) for document in documents], np.float32)
-        if self.store is None or vector is None:  # the constructor sees to it
-            raise InputError("got documents without scores, wanted score_key= or store=")
-        return _looked_up(self.store, documents, vector)
+            if self._asks_store and vector is not None:
+                return _looked_up(self.store, documents, vector)
+        return documents, np.array([_carried(document, str(self.score_key)) for document in documents], np.float32)
 
     def _marked(self, document: Document, verdict: Verdict, place: int) -> Document:
         if self.relevance_key is None:
@@ -165,7 +181,7 @@ class ContextualRetriever(BaseRetriever):
 
 def _carried(document: Document, key: str) -> float:
     score = document.metadata.get(key)
-    if isinstance(score, bool) or not isinstance(score, int | float):
+    if isinstance(score, bool) or not isinstance(score, Real):
         raise InputError(
             f"the document {document.id!r} carries {score!r} under {key!r}, wanted its score: open the store with "
             f"score_key={key!r}, or leave score_key= out and pass store="
@@ -173,7 +189,7 @@ def _carried(document: Document, key: str) -> float:
     return float(score)
 
 
-def _looked_up(store: RarebitVectorStore, documents: Sequence[Document], vector: Vector) -> Scores:
+def _looked_up(store: RarebitVectorStore, documents: Sequence[Document], vector: Vector) -> tuple[Sequence[Document], Scores]:
     if ScoreSource.of(store.collection).estimated_by:
         raise InputError(
             "got documents of a store without a fine tier, whose scores are estimated by its searches and known to nobody "
@@ -183,6 +199,10 @@ def _looked_up(store: RarebitVectorStore, documents: Sequence[Document], vector:
     if len(ids) < len(documents):
         raise InputError("got documents without ids, wanted those that the store has found: pass score_key= for others")
     try:
-        return store.scores(vector, ids)
+        return documents, store.scores(vector, ids)
     except MissingRowError as error:
-        raise InputError(f"got documents that are not in the store ({error}): pass the store that they are from") from error
+        there = {document.id for document in store.get_by_ids(ids)}
+        left = [document for document in documents if document.id in there]
+        if not left:
+            raise InputError(f"got documents that are not in the store ({error}): pass the store that they are from") from error
+        return _looked_up(store, left, vector)

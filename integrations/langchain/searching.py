@@ -290,6 +290,15 @@ class SearchableStore(BoundStore):
         return [(document_of(hit, self._score_key), hit.score) for hit in hits]
 
 
+def checked_relevance(given: RelevanceModel | None, function: Callable[[float], float] | None) -> RelevanceModel | None:
+    """Check what gives relevances: a model or a function, not both."""
+    if given is not None and not isinstance(given, RelevanceModel):
+        raise InputError(f"got relevance={given!r}, wanted a model of relevance, such as a CosineAdapter")
+    if given is not None and function is not None:
+        raise InputError("got relevance= together with relevance_score_fn=, wanted one or the other")
+    return given
+
+
 def documents_of(scored: Scored) -> list[Document]:
     """Leave the scores out."""
     return [document for document, _ in scored]

@@ -20,7 +20,7 @@ from rarebit.integrations.langchain.embedding import aembed, embed
 from rarebit.integrations.langchain.filters import FilterLike, as_filter
 from rarebit.integrations.langchain.importing import filled
 from rarebit.integrations.langchain.opening import CollectionSettings, collection_for
-from rarebit.integrations.langchain.searching import SearchableStore, refuse_unknown
+from rarebit.integrations.langchain.searching import SearchableStore, checked_relevance, refuse_unknown
 from rarebit.integrations.langchain.situated import SituatedEmbeddings
 from rarebit.integrations.recent_queries import RecentQueries
 from rarebit.integrations.tenancy import Rows
@@ -163,7 +163,7 @@ class RarebitVectorStore(SearchableStore):
         """
         self._embedding = embedding
         self._collection, self._rows = collection_for(embedding, path, collection, tenant, settings)
-        self._relevance, self._relevance_score_fn = relevance, relevance_score_fn
+        self._relevance, self._relevance_score_fn = checked_relevance(relevance, relevance_score_fn), relevance_score_fn
         self._recent = RecentQueries()
         self._score_key = score_key
         self._ids_from_content = ids_from_content

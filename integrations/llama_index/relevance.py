@@ -15,8 +15,9 @@ from llama_index_instrumentation.base import BaseEvent
 
 from rarebit.arrays import Scores, Vector, as_vector
 from rarebit.errors import InputError
+from rarebit.integrations.model_fingerprint import fingerprint_of
 from rarebit.integrations.recent_queries import RecentQueries
-from rarebit.retrievers.relevance import Asked, RelevanceModel, Verdict
+from rarebit.retrievers.relevance import Asked, RelevanceModel, ScoreSource, Verdict
 
 _DISPATCHER = get_dispatcher(__name__)
 
@@ -47,14 +48,16 @@ class RelevanceJudgedEvent(BaseEvent):
 class CosineAdapterPostprocessor(BaseNodePostprocessor):
     """Drops nodes that are not relevant, by their scores and the query's embedding; order is kept, nodes are not changed.
 
-    Nodes are not embedded: their scores are those of the retriever. The query was embedded by the retriever; where a chat
-    engine does not hand its embedding on, ``embed_model`` embeds it, once. Where nothing is relevant the result is empty, and
+    Nodes are not embedded: their scores are those of the retriever, which has to search by meaning: those of hybrid and lexical
+    searches are none. The query was embedded by the retriever; where LlamaIndex does not hand its embedding on, as in chat
+    engines and in asynchronous queries, ``embed_model`` embeds it, once. Where nothing is relevant the result is empty, and
     LlamaIndex's engines then answer "Empty Response" without asking a language model.
 
     .. code-block:: python
 
         adapter = CosineAdapter.shipped().for_collection(store.client)
-        index.as_query_engine(similarity_top_k=20, node_postprocessors=[CosineAdapterPostprocessor(adapter=adapter)])
+        relevant = CosineAdapterPostprocessor(adapter=adapter, embed_model=embed_model)
+        index.as_query_engine(similarity_top_k=20, node_postprocessors=[relevant])
     """
 
     adapter: Any = Field(exclude=True, description="What judges: a CosineAdapter, or any other model of relevance.")
@@ -79,6 +82,7 @@ class CosineAdapterPostprocessor(BaseNodePostprocessor):
         super().model_post_init(context)
         if not isinstance(self.adapter, RelevanceModel):
             raise InputError(f"got adapter={self.adapter!r}, wanted a model of relevance, such as a CosineAdapter")
+        self.adapter.check_source(ScoreSource(fingerprint_of(self.embed_model)))
 
     def _postprocess_nodes(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None) -> list[NodeWithScore]:
         query = _checked(query_bundle)
@@ -94,20 +98,20 @@ class CosineAdapterPostprocessor(BaseNodePostprocessor):
     def _embedded(self, query: QueryBundle) -> Vector | None:
         if query.embedding is not None or not self.adapter.reads_vector:
             return None if query.embedding is None else as_vector(query.embedding)
-        model = self._model()
-        return self._recent.get(query.query_str, model.get_query_embedding)
+        model, texts = self._model(), query.embedding_strs
+        return self._recent.get("\0".join(texts), lambda _: model.get_agg_embedding_from_queries(texts))
 
     async def _aembedded(self, query: QueryBundle) -> Vector | None:
         if query.embedding is not None or not self.adapter.reads_vector:
             return None if query.embedding is None else as_vector(query.embedding)
-        model = self._model()
-        return await self._recent.aget(query.query_str, model.aget_query_embedding)
+        model, texts = self._model(), query.embedding_strs
+        return await self._recent.aget("\0".join(texts), lambda _: model.aget_agg_embedding_from_queries(texts))
 
     def _model(self) -> BaseEmbedding:
         if self.embed_model is None:
             raise InputError(
-                "got a query without its embedding, as chat engines hand it on, wanted it or embed_model=: pass the model that "
-                "filled the store"
+                "got a query without its embedding, as chat engines and asynchronous queries hand it on, wanted it or "
+                "embed_model=: pass the model that filled the store"
             )
         return self.embed_model
 

@@ -160,9 +160,14 @@ class CosineAdapter(RelevanceModel):
         self.check_source(ScoreSource.of(rows))
         return self.with_background(Background.of_collection(rows))
 
-    def with_source(self, source: ScoreSource) -> CosineAdapter:
-        """Give the adapter for scores of another source: only if you know that they mean the same."""
-        return self._with(source=source)
+    def with_source(self, source: ScoreSource, *, unit: float | None = None) -> CosineAdapter:
+        """Give the adapter for scores of another source: only if you know that they mean the same, divided by ``unit``.
+
+        Inner products with vectors that differ little in length are near to cosines times that length.
+        """
+        if unit is not None and not (np.isfinite(unit) and unit > 0):
+            raise InputError(f"got unit={unit!r}, wanted a number above 0, such as the typical length of the passages' vectors")
+        return self._with(source=source, unit=self.unit if unit is None else float(unit))
 
     def relevances_of(self, asked: Asked) -> Scores:
         """Give the probability of relevance of each passage found for a question; InputError without the question's vector."""

@@ -72,6 +72,12 @@ class Background:
         return cls.of(vectors)
 
     @property
+    def length(self) -> float:
+        """The typical length of a vector: the root of the mean square."""
+        spread = float(self.variances.sum()) + self.rest * (self.dim - len(self.variances))
+        return float(np.sqrt(spread + float(self.mean.astype(np.float64) @ self.mean)))
+
+    @property
     def dim(self) -> int:
         """The dimension of the vectors."""
         return len(self.mean)

@@ -36,7 +36,9 @@ class RawScore(RelevanceModel):
     def __init__(self, least_score: float | None = None) -> None:
         """Keep every passage from a score on."""
         if least_score is not None:
-            self.threshold = float(_from_score(np.array([least_score]))[0])
+            if not -1 <= least_score <= 1:
+                raise InputError(f"got least_score={least_score!r}, wanted a cosine, from -1 to 1")
+            self.threshold = float(_from_score(np.array([least_score], np.float32))[0])
 
     def relevances_of(self, asked: Asked) -> Scores:
         """Give (1 + score) / 2, at least 0 and at most 1."""
@@ -127,7 +129,7 @@ class FixedCount(RelevanceModel):
         self.k = as_count("k", k)
 
     def relevances_of(self, asked: Asked) -> Scores:
-        """Give the k best 1 to just above .5, by rank, and the others less."""
+        """Give .5 and more to the k best, by rank, and less to the others."""
         ranks = np.empty(len(asked.scores))
         ranks[np.argsort(-asked.scores, kind="stable")] = np.arange(len(asked.scores))
         return (self.k / (self.k + ranks + 1) if self.k else 0 * ranks).astype(np.float32)
@@ -183,6 +185,7 @@ class Judge(RelevanceModel):
 
     kind = "judge"
     reads_texts = True
+    reads_scores = False
 
     def __init__(self, score: ReadPairs, *, logits: bool = True) -> None:
         """Use a function."""
@@ -193,6 +196,11 @@ class Judge(RelevanceModel):
         if asked.text is None or asked.texts is None:
             raise InputError("got a question without its text or its passages' texts, which a judge reads: pass both")
         given = np.asarray(self._score([(asked.text, text) for text in asked.texts]), np.float64)
+        if given.shape != (len(asked.texts),) or np.isnan(given).any():
+            raise InputError(
+                f"the judge gave numbers of shape {given.shape}, or NaN, for {len(asked.texts)} passages, wanted one number a "
+                "passage: look at the function"
+            )
         found: Scores = (sigmoid(given) if self.logits else np.clip(given, 0, 1)).astype(np.float32)
         return found
 

@@ -100,6 +100,8 @@ class RelevanceModel(ABC):
     """Whether it needs the question's embedding."""
     reads_texts: ClassVar[bool] = False
     """Whether it needs the question and the passages themselves."""
+    reads_scores: ClassVar[bool] = True
+    """Whether it needs the scores."""
 
     threshold: float = 0.5
     target: Target | None = None

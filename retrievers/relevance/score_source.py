@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rarebit.compressors.vectors.fine_tier import NO_FINE
@@ -69,7 +69,7 @@ class ScoreSource:
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> ScoreSource:
         """Read what :meth:`to_dict` gave."""
-        return replace(cls(**given), fingerprint=EmbeddingFingerprint(**given["fingerprint"]))
+        return cls(**{**given, "fingerprint": EmbeddingFingerprint(**given["fingerprint"])})
 
 
 UNKNOWN: Final = ScoreSource()

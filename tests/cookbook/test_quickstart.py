@@ -16,6 +16,7 @@ from rarebit.cookbook import ledger, python_docs
 from rarebit.cookbook.benchmarks import embedded
 from rarebit.cookbook.python_docs import Entry
 from rarebit.passages import LONGEST
+from rarebit.retrievers.relevance import RawScore
 
 pytest.importorskip("langchain_core")
 pytest.importorskip("llama_index.core")
@@ -161,6 +162,17 @@ def test_the_ledger_compares_situated_passages_with_those_by_themselves() -> Non
     assert [(row.rarebit, row.float32) for row in rows] == [(0.0, pytest.approx(4 / 20)), (0.0, 0.5)]
 
 
+def test_the_ledger_counts_what_is_dropped() -> None:
+    vectors = np.eye(24, dtype=np.float32)
+    queries = (np.linspace(1, 0.1, 24, dtype=np.float32) ** 2)[np.newaxis]  # cosines fall from .44 to .1
+    with Collection.open(codec="float32") as collection:
+        collection.add(vectors)
+        scores = [hit.score for hit in collection.search(queries[0], 8)]
+        adapter = RawScore(scores[2] - 1e-4).keeping(most=1)
+        rows = ledger.relevance_rows(collection, adapter, 8, queries, -queries.repeat(3, axis=0))
+    assert [row.rarebit for row in rows] == [5, 8, 0, 1]
+
+
 def test_a_passage_is_another_one_when_its_document_changes() -> None:
     entries = [Entry(f"Passage {number}", f"name{number}", "module", "function") for number in range(4)]
     entries += [entry(5), Entry("Topic", "with", "language reference", "topic")]
@@ -200,6 +212,7 @@ def test_the_ledger_shows_ratios_and_numbers_as_people_write_them(capsys: pytest
         ledger.Row("bytes", 219.57, 1536.0, "a note"),
         ledger.Row("many bytes", 12345.6),
         ledger.Row("recall", 0.99167, 1.0),
+        ledger.Row("dropped", 5.5, 0.0, "of 8"),
         *ledger.answer_rows({"LangChain": [399, 398], "LlamaIndex": []}),
     ]
     ledger.show(rows)
@@ -210,6 +223,7 @@ def test_the_ledger_shows_ratios_and_numbers_as_people_write_them(capsys: pytest
         ["bytes", "220", "1,536", "0.14", "a", "note"],
         ["many", "bytes", "12,346"],
         ["recall", "0.992", "1", "0.99"],
+        ["dropped", "5.5", "0", "of", "8"],
         ["prompt", "tokens", "a", "question,", "LangChain", "398"],
     ]
 
@@ -306,13 +320,19 @@ def test_the_recipe_runs_and_a_second_run_reuses_the_index(
     assert 0 < ledger_rows["questions that the first three answer"]["rarebit"] <= 1
     assert list(written["answers"]) == ["LangChain", "LlamaIndex"]
     prompts = iter(watched.prompts)
-    for question, *answers in zip(quickstart.QUESTIONS, *written["answers"].values(), strict=False):
+    asked = (*quickstart.QUESTIONS[:2], quickstart.UNANSWERED[0])
+    for question, *answers in zip(asked, *written["answers"].values(), strict=True):
         assert question in printed
+        if question in quickstart.UNANSWERED:
+            for answer in answers:
+                assert (answer["text"], answer["sources"], answer["prompt_tokens"]) == (quickstart.NOTHING, [], 0)
+            assert answers[0]["best_relevance"] == pytest.approx(answers[1]["best_relevance"], abs=1e-6)
+            continue
         for answer in answers:
             assert answer["text"]
             assert " ".join(answer["text"].split())[:40] in " ".join(printed.split())
-            assert len(answer["sources"]) == ledger.READ
-            assert f"[{', '.join(dict.fromkeys(answer['sources']))}]" in printed
+            assert 1 <= len(answer["sources"]) <= ledger.READ
+            assert f"[{', '.join(dict.fromkeys(answer['sources']))}; best relevance " in printed
             assert set(answer["sources"]) & set(ANSWERS)
             prompt = next(prompts)
             assert question in prompt

@@ -28,6 +28,8 @@ FACE = {
         *("choose", "codec_named", "load_codec", "restore_codec"),
     ],
     "rarebit.integrations.langchain": [
+        "ContextualRetriever",
+        "CosineAdapterFilter",
         "Indexed",
         "NearDuplicateFilter",
         "RarebitRetriever",
@@ -37,12 +39,19 @@ FACE = {
         "index_documents",
     ],
     "rarebit.integrations.llama_index": [
+        "CosineAdapterPostprocessor",
         "NearDuplicatePostprocessor",
         "RarebitVectorStore",
+        "RelevanceJudgedEvent",
         "SituateNodes",
         "SituatedEmbedding",
     ],
-    "llama_index.postprocessor.rarebit": ["NearDuplicatePostprocessor"],
+    "llama_index.postprocessor.rarebit": ["CosineAdapterPostprocessor", "NearDuplicatePostprocessor"],
+    "rarebit.retrievers.relevance": [
+        *("Asked", "Background", "CosineAdapter", "Drift", "Feedback", "FixedCount", "Isotonic", "Judge", "LabelledScores"),
+        *("Platt", "RawScore", "RelevanceModel", "RelevanceReport", "ScoreGap", "ScoreSource", "Target", "Verdict"),
+        *("from_feedback", "from_judge", "from_judgements", "model_from", "read_feedback"),
+    ],
     "rarebit.retrievers.importing": [
         *("ChromaSource", "ImportReport", "LlamaIndexSource", "NumpySource", "ParquetSource", "Rows", "Source"),
         *("import_into", "source_of"),

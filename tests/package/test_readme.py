@@ -27,6 +27,7 @@ def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     chunked = [[f"{word} {place}" for place in "abc"] for word in WORDS[:12]]
     given = {
         "embeddings": DeterministicFakeEmbedding(size=16),
+        "minilm": DeterministicFakeEmbedding(size=384),
         "documents": [
             Document("The kettle is on.", metadata={"year": 2021}),
             Document("The cat is out.", metadata={"year": 1999}),

@@ -414,9 +414,11 @@ class TestAsync:
         assert await store.aadd_documents([Document("north", id="n"), Document("south")], batch_size=1) != []
         assert compass.awaited == 3
         await store.asimilarity_search("east")
-        await store.amax_marginal_relevance_search("east")
-        await store.ahybrid_search("east")
+        await store.amax_marginal_relevance_search("north")
+        await store.ahybrid_search("west")
         assert compass.awaited == 6
+        await store.asimilarity_search("north")
+        assert compass.awaited == 6, "the questions asked last are not embedded again"
         assert await store.adelete(["e"]) is True
         assert await store.adelete(filter={"x": {"$exists": False}}) is True
         assert len(store.collection) == 0
