@@ -50,7 +50,7 @@ from rarebit.retrievers.relevance import (
     ScoreGap,
 )
 from rarebit.retrievers.relevance.adapter import Reads
-from rarebit.retrievers.relevance.metrics import lost_shares
+from rarebit.retrievers.relevance.metrics import mean_lost_shares
 
 COLLECTIONS = ("trec-dl19", "liveqa-med", "scifact", "medquad")
 DEPTHS = (10, 100, 1000)
@@ -210,7 +210,7 @@ def _kept_elsewhere(model: RelevanceModel, test: LabelledScores, seed: int, conf
     """Choose a threshold on one half of the questions; give the mean share of what is relevant that it keeps on the other."""
     half, rest = test.split(0.5, seed=seed)
     chosen = model.choose_threshold(half, lost=LOST, confidence=confidence).threshold
-    return 1 - float(lost_shares(model.relevances(rest), rest, np.array([chosen])).mean())
+    return 1 - float(mean_lost_shares(model.relevances(rest), rest, np.array([chosen]))[0])
 
 
 def _answered(labelled: LabelledScores) -> LabelledScores:

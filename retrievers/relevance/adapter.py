@@ -290,12 +290,17 @@ class CosineAdapter(RelevanceModel):
     def _restored(cls, config: dict[str, Any], arrays: Arrays) -> CosineAdapter:
         made = cls(config["dim"], family=config["family"], hidden=config["hidden"])
         made.unit = float(config["unit"])
+        if not (np.isfinite(made.unit) and made.unit > 0):
+            raise InputError(f"got unit={made.unit!r}, wanted a number above 0")
         made.fit_report = None if config["fit_report"] is None else FitReport(**config["fit_report"])
         made._seen = {name.removeprefix("seen."): values for name, values in arrays.items() if name.startswith("seen.")}
         if config["rest"] is not None:
             mean, directions, variances = (arrays[f"background.{name}"] for name in ("mean", "directions", "variances"))
+            if mean.shape != (made.dim,) or directions.shape != (len(variances), made.dim) or variances.ndim != 1:
+                raise InputError(f"got a background of shapes {mean.shape}, {directions.shape} and {variances.shape}")
             made = made.with_background(Background(mean, directions, variances, float(config["rest"])))
-        return made.with_arrays({"query_in": made._arrays["query_in"], **arrays})
+        left_out = {} if np.any(arrays["query_out"]) else {"query_in": made._arrays["query_in"]}
+        return made.with_arrays({**left_out, **arrays})
 
 
 def shapes(dim: int, hidden: int) -> dict[str, tuple[int, ...]]:

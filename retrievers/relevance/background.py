@@ -84,7 +84,8 @@ class Background:
 
     def moments(self, queries: Queries) -> Moments:
         """Give for (q, dim) queries the mean and the standard deviation of their scores."""
-        along = (queries @ self.directions.T).astype(np.float64) ** 2
-        across = np.maximum((queries.astype(np.float64) ** 2).sum(axis=1) - along.sum(axis=1), 0)
+        exact = queries.astype(np.float64)  # so that a query among many has the moments that it has alone
+        along = (exact @ self.directions.T.astype(np.float64)) ** 2
+        across = np.maximum((exact**2).sum(axis=1) - along.sum(axis=1), 0)
         spread = np.sqrt(along @ self.variances.astype(np.float64) + self.rest * across)
-        return np.stack([(queries @ self.mean).astype(np.float64), np.maximum(spread, LEAST_SPREAD)], axis=1)
+        return np.stack([exact @ self.mean.astype(np.float64), np.maximum(spread, LEAST_SPREAD)], axis=1)

@@ -5,6 +5,7 @@ All but :class:`Judge` map the scores of all queries alike, or look at the order
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -161,9 +162,10 @@ class ScoreGap(RelevanceModel):
         order = np.argsort(-asked.scores, kind="stable")
         found = np.ones(len(order), np.float32)
         falls = -np.diff(asked.scores[order])
-        if len(falls) and falls.max() > 0:
-            largest = np.sort(np.argsort(-falls, kind="stable")[: self.gaps])
-            found[order[largest[-1] + 1 :]] = 0
+        count = min(self.gaps, int((falls > 0).sum()))
+        if count:
+            largest = np.argsort(-falls, kind="stable")[:count]
+            found[order[largest.max() + 1 :]] = 0
         return found
 
     def _config_kept(self) -> dict[str, Any]:
@@ -195,19 +197,30 @@ class Judge(RelevanceModel):
         """Let the passages be judged; InputError if they, or the question, are not given."""
         if asked.text is None or asked.texts is None:
             raise InputError("got a question without its text or its passages' texts, which a judge reads: pass both")
-        given = np.asarray(self._score([(asked.text, text) for text in asked.texts]), np.float64)
-        if given.shape != (len(asked.texts),) or np.isnan(given).any():
-            raise InputError(
-                f"the judge gave numbers of shape {given.shape}, or NaN, for {len(asked.texts)} passages, wanted one number a "
-                "passage: look at the function"
-            )
-        found: Scores = (sigmoid(given) if self.logits else np.clip(given, 0, 1)).astype(np.float32)
-        return found
+        return np.clip(judged(self._score, asked.text, asked.texts, logits=self.logits), 0, 1)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Refuse: a judge is a function of yours."""
+        raise InputError(
+            f"got {os.fspath(folder)!r} to keep a judge in, which is a function of yours: keep that, and make a new one"
+        )
 
     @classmethod
     def _restored(cls, config: dict[str, Any], arrays: Arrays) -> Judge:
         del config, arrays
         raise InputError("a judge is a function of yours and is not kept in files: make a new one")
+
+
+def judged(score: ReadPairs, question: str, texts: Sequence[str], *, logits: bool) -> Scores:
+    """Let passages be judged: (k,), logits brought to [0, 1]; InputError if the judge does not give one number a passage."""
+    given = np.asarray(score([(question, text) for text in texts]) if texts else [], np.float64)
+    if given.shape != (len(texts),) or np.isnan(given).any():
+        raise InputError(
+            f"the judge gave numbers of shape {given.shape}, or NaN, for {len(texts)} passages, wanted one number a passage: "
+            "look at the function"
+        )
+    found: Scores = (sigmoid(given) if logits else given).astype(np.float32)
+    return found
 
 
 def _from_score(scores: npt.NDArray[Any]) -> Scores:

@@ -19,10 +19,9 @@ from tqdm.auto import tqdm
 
 from rarebit.arrays import Queries, Vectors, VectorsLike, as_vectors
 from rarebit.errors import InputError
-from rarebit.retrievers.collection.arguments import as_count, as_share
+from rarebit.retrievers.collection.arguments import as_count, as_ids, as_share
 from rarebit.retrievers.relevance.background import Background
-from rarebit.retrievers.relevance.controls import ReadPairs
-from rarebit.retrievers.relevance.curves import sigmoid
+from rarebit.retrievers.relevance.controls import ReadPairs, judged
 from rarebit.retrievers.relevance.labels import LabelledScores, relevant_from
 from rarebit.retrievers.relevance.score_source import ScoreSource
 
@@ -75,13 +74,15 @@ def read_feedback(path: str | os.PathLike[str]) -> Iterator[Feedback]:
     Raises:
         InputError: a line is none, or has no query.
     """
-    with Path(path).open(encoding="utf-8") as lines:
+    with Path(path).open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
                     record = json.loads(line)
-                    ids = {name: [str(key) for key in record.get(name, ())] for name in ("shown", "liked", "disliked")}
-                    yield Feedback(str(record["query"]), **ids)
+                    ids = {name: _ids(record.get(name, [])) for name in ("shown", "liked", "disliked")}
+                    if not isinstance(record["query"], str):
+                        raise TypeError(f"the query is {record['query']!r}")  # noqa: TRY301
+                    yield Feedback(record["query"], **ids)
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise InputError(
                         f"line {number} of {os.fspath(path)} is no feedback ({error!r}), wanted a JSON object such as "
@@ -123,6 +124,7 @@ def from_judgements(
             "each query, and 'irrelevant' or 'unknown'"
         )
     guard = None if guard is None else as_share("guard", guard)
+    guard = guard if unjudged == "irrelevant" else None
     found = _searched(
         rows, vectors, [list(grades) for grades in judgements], k, vectors_too=guard is not None, progress=progress
     )
@@ -130,7 +132,7 @@ def from_judgements(
     labels = []
     for hits, grades in zip(found, judgements, strict=True):
         graded = np.array([grades.get(hit.id, default) for hit in hits], np.float32)
-        if guard is not None and unjudged == "irrelevant":
+        if guard is not None:
             graded[_copies(hits, graded, cut, guard)] = np.nan
         labels.append(relevant_from(graded[np.newaxis], cut)[0])
     return _gathered(rows, vectors, found, labels)
@@ -190,13 +192,26 @@ def from_judge(
     found = _searched(rows, vectors, [[] for _ in questions], k, vectors_too=False, progress=progress)
     labels = []
     for question, hits in zip(tqdm(questions, desc="judging", disable=not progress), found, strict=True):
-        given = np.asarray(judge([(question, hit.text) for hit in hits]) if hits else [], np.float64)
-        labels.append((sigmoid(given) if logits else given).astype(np.float32))
+        labels.append(judged(judge, question, [hit.text for hit in hits], logits=logits))
     return _gathered(rows, vectors, found, labels)
 
 
+def _ids(given: list[Any]) -> list[str]:
+    """Read ids of a log, which may be whole numbers there."""
+    if not isinstance(given, list):
+        raise TypeError(f"{given!r} is no list of ids")
+    return as_ids([str(key) if isinstance(key, int) and not isinstance(key, bool) else key for key in given])
+
+
 def _embedded(embed: Embed, texts: list[str]) -> Queries:
-    return as_vectors(embed(texts)) if texts else np.empty((0, 0), np.float32)
+    if not texts:
+        return np.empty((0, 0), np.float32)
+    vectors = as_vectors(embed(texts))
+    if len(vectors) != len(texts):
+        raise InputError(
+            f"got {len(vectors)} vectors of {len(texts)} questions from embed=, wanted one each: look at the function"
+        )
+    return vectors
 
 
 def _searched(

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from rarebit.arrays import Queries, ScoreMatrix, VectorsLike, as_vectors
-from rarebit.errors import InputError
+from rarebit.arrays import Queries, ScoreMatrix, VectorsLike, as_vectors, normalized
+from rarebit.errors import DimensionError, InputError
 from rarebit.retrievers.relevance.background import Background, Moments
 from rarebit.retrievers.relevance.score_source import UNKNOWN, ScoreSource
 
@@ -126,6 +126,11 @@ class LabelledScores:
         """Put together what was found in several collections; the n-th is group n."""
         if not parts:
             raise InputError("got nothing to join, wanted some labelled scores")
+        dims = sorted({part.queries.shape[1] for part in parts})
+        if len(dims) > 1:
+            raise DimensionError(f"got parts with queries of the dimensions {dims}, wanted one: join those of one model")
+        for part in parts[1:]:
+            parts[0].source.check(part.source)
         width = max(part.scores.shape[1] for part in parts)
 
         def padded(matrix: Any) -> Any:
@@ -145,7 +150,8 @@ class LabelledScores:
         """Add mean and spread of each query's scores over the collection that was searched."""
         if background is None:
             return self
-        return replace(self, moments=background.moments(self.queries), background=background)
+        queries = self.queries if self.source.metric == "inner_product" else normalized(self.queries)
+        return replace(self, moments=background.moments(queries), background=background)
 
     def __len__(self) -> int:
         """Count the queries."""

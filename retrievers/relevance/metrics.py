@@ -56,15 +56,15 @@ def precision_recall(relevances: Relevances, labelled: LabelledScores) -> Precis
     return PrecisionRecall(flat[order][ends], found / kept, found / found[-1], kept, len(flat))
 
 
-def lost_shares(
-    relevances: Relevances, labelled: LabelledScores, thresholds: Column
-) -> Float64[npt.NDArray[np.float64], "a t"]:
-    """Give for each query with a relevant passage the share of them that each threshold drops: (a, t)."""
-    shares = []
-    for row in np.flatnonzero(labelled.relevant.any(axis=1)):
-        own = np.sort(relevances[row][labelled.relevant[row]].astype(np.float64))
-        shares.append(np.searchsorted(own, thresholds, side="left") / len(own))
-    return np.array(shares).reshape(-1, len(thresholds))
+def mean_lost_shares(relevances: Relevances, labelled: LabelledScores, thresholds: Column) -> Column:
+    """Give the mean over queries with a relevant passage of the share of them that each threshold drops."""
+    rows = np.nonzero(labelled.relevant)[0]
+    flat = relevances[labelled.relevant].astype(np.float64)
+    each = 1 / labelled.relevant.sum(axis=1)[rows] / len(np.unique(rows))
+    order = np.argsort(flat, kind="stable")
+    lost = np.append(0.0, np.cumsum(each[order]))
+    means: Column = lost[np.searchsorted(flat[order], thresholds, side="left")]
+    return means
 
 
 def share_emptied(relevances: Relevances, labelled: LabelledScores, threshold: float) -> float:

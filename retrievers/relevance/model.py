@@ -159,9 +159,11 @@ class RelevanceModel(ABC):
 
         Raises:
             InputError: more than one target, or no passage that is labelled relevant.
+            CalibrationError: the scores are of another source than those that the model was calibrated on.
         """
         asked = {"recall": recall, "precision": precision, "f_beta": f_beta, "lost": lost, "confidence": confidence}
         chosen = as_target(target, asked)
+        self.check_source(labelled.source)
         return self._with(threshold=thresholds.choose(self.relevances(labelled), labelled, chosen), target=chosen)
 
     def with_threshold(self: Own, threshold: float) -> Own:
@@ -184,7 +186,9 @@ class RelevanceModel(ABC):
 
         Raises:
             InputError: no passage is labelled relevant.
+            CalibrationError: the scores are of another source than those that the model was calibrated on.
         """
+        self.check_source(labelled.source)
         return report_on(self.relevances(labelled), labelled, self.threshold)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -253,8 +257,14 @@ def model_from(folder: str | os.PathLike[str]) -> RelevanceModel:
         arrays = safetensors.numpy.load_file(path / ARRAYS_FILE) if (path / ARRAYS_FILE).exists() else {}
         common = {name: config.pop(name) for name in ("threshold", "target", "min_keep", "max_keep", "source")}
         model = kinds[config.pop("kind")]._restored(config, arrays)
-        common["target"] = None if common["target"] is None else Target(**common["target"])
-        return model._with(**{**common, "source": ScoreSource.from_dict(common["source"])})
+        most = common["max_keep"]
+        return model._with(
+            threshold=as_share("threshold", common["threshold"]),
+            target=None if common["target"] is None else Target(**common["target"]),
+            min_keep=as_count("min_keep", common["min_keep"]),
+            max_keep=None if most is None else as_count("max_keep", most),
+            source=ScoreSource.from_dict(common["source"]),
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, CalibrationError) as error:
         raise InputError(
             f"got {path}, wanted a folder with {CONFIG_FILE} of a model of relevance ({error!r}): check the path, or save it "

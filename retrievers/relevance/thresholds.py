@@ -14,6 +14,7 @@ that the model was trained on:
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,9 +23,10 @@ import numpy as np
 from rarebit.errors import InputError
 from rarebit.retrievers.collection.arguments import as_share
 from rarebit.retrievers.relevance.labels import LabelledScores, Relevances
-from rarebit.retrievers.relevance.metrics import Column, lost_shares, precision_recall
+from rarebit.retrievers.relevance.metrics import Column, mean_lost_shares, precision_recall
 
 DEFAULT_RECALL = 0.95
+LARGEST_BETA = 1e6
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Target:
         for name in ("recall", "precision", "lost", "confidence"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, as_share(name, getattr(self, name)))
-        if self.f_beta is not None and not (math.isfinite(self.f_beta) and self.f_beta > 0):
+        if self.f_beta is not None and not (isinstance(self.f_beta, int | float) and 0 < self.f_beta <= LARGEST_BETA):
             raise InputError(f"got f_beta={self.f_beta!r}, wanted a number above 0: 1 weighs recall and precision alike")
 
     def __str__(self) -> str:
@@ -92,14 +94,14 @@ def choose(relevances: Relevances, labelled: LabelledScores, target: Target) -> 
 def _controlled(relevances: Relevances, labelled: LabelledScores, thresholds: Column, target: Target) -> float:
     """Take the highest threshold up to which every one keeps the promise; 0, which loses nothing, if none does."""
     alpha, count = float(target.lost or 0), int(labelled.relevant.any(axis=1).sum())
-    risks = lost_shares(relevances, labelled, thresholds).mean(axis=0)
-    if target.confidence is None:
-        kept = (count * risks + 1) / (count + 1) <= alpha
-    else:
-        chance = 1 - target.confidence
-        kept = np.array([chance_of_less(float(risk), count, alpha) <= chance for risk in risks])
-    broken = np.flatnonzero(~kept)
-    place = (broken[0] if len(broken) else len(kept)) - 1
+    risks = mean_lost_shares(relevances, labelled, thresholds)  # they rise with the threshold
+
+    def breaks(risk: float) -> bool:
+        if target.confidence is None:
+            return bool((count * risk + 1) / (count + 1) > alpha)
+        return chance_of_less(float(risk), count, alpha) > 1 - target.confidence
+
+    place = bisect_left(risks, True, key=breaks) - 1
     return float(thresholds[place]) if place >= 0 else 0.0
 
 

@@ -74,7 +74,7 @@ class Tensors:
             torch.from_numpy(np.nan_to_num(labelled.scores) / np.float32(adapter.unit)),
             torch.from_numpy(np.nan_to_num(labelled.labels)),
             torch.from_numpy(labelled.known),
-            torch.from_numpy(labelled.groups),
+            torch.from_numpy(np.unique(labelled.groups, return_inverse=True)[1].astype(np.int64)),
             torch.from_numpy(_evened(labelled).astype(np.float32)),
         )
 
@@ -200,8 +200,10 @@ def trained(
     """Train stage by stage; give the adapter of the last stage that earned its place, with its report."""
     labelled, rng = labelled[np.flatnonzero(labelled.known.any(axis=1))], np.random.default_rng(seed)
     given = Tensors.of(new, labelled)
-    pairs = float((given.known.sum(1) * given.weights).sum())
-    lesson = _Lesson(new, given, _parts(len(labelled), rng), steps, rng, progress)
+    parts = _parts(len(labelled), rng)
+    apart = given.at(np.concatenate(parts))
+    pairs = float((apart.known.sum(1) * apart.weights).sum())
+    lesson = _Lesson(new, given, parts, steps, rng, progress)
     with reproducible(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         chosen, best = Stage(), 0
@@ -211,7 +213,7 @@ def trained(
             penalty = min(tried, key=lambda own: float(tried[own].sum()))
             if _is_less(tried[penalty], losses):
                 chosen, losses = Stage(penalty), tried[penalty]
-        if reads != "evidence":
+        if reads != "evidence" and new.family != "raw":  # which has no parameters to tell
             with_query, taken = lesson.held_out(Stage(chosen.penalty, query=True))
             if _is_less(with_query, losses):
                 chosen, losses, best = Stage(chosen.penalty, query=True), with_query, taken

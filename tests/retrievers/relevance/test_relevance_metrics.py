@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rarebit.errors import InputError, MissingExtraError
 from rarebit.retrievers.relevance import LabelledScores, RawScore, RelevanceReport
-from rarebit.retrievers.relevance.metrics import lost_shares, precision_recall, share_emptied
+from rarebit.retrievers.relevance.metrics import mean_lost_shares, precision_recall, share_emptied
 from rarebit.retrievers.relevance.report import BINS, MOST_POINTS, TARGETS, report_on
 
 Scored = Callable[..., LabelledScores]
@@ -61,13 +61,13 @@ def test_the_price_of_a_recall(seed: int, levels: int, wanted: float) -> None:
 @given(st.integers(0, 10_000), st.sampled_from([1, 3, 100_000]), st.lists(st.floats(0, 1), min_size=1, max_size=5))
 def test_what_thresholds_drop(seed: int, levels: int, thresholds: list[float]) -> None:
     relevances, labelled = judged(seed, levels=levels)
-    found = lost_shares(relevances, labelled, np.array(thresholds, np.float64))
+    found = mean_lost_shares(relevances, labelled, np.array(thresholds, np.float64))
     wanted = [
         [sum(relevance < threshold for relevance in own) / len(own) for threshold in thresholds]
         for own in (relevances[row][labelled.labels[row] >= 0.5].tolist() for row in range(len(labelled)))
         if own
     ]
-    assert np.allclose(found, np.array(wanted).reshape(-1, len(thresholds)))
+    assert np.allclose(found, np.mean(wanted, axis=0) if wanted else 0)
     for threshold in thresholds:
         asked = [row for row in range(len(labelled)) if labelled.known[row].any()]
         emptied = [row for row in asked if not (relevances[row][labelled.known[row]] >= np.float32(threshold)).any()]
