@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -59,8 +59,8 @@ class Curve:
 class Curves:
     """The curves of all parts; what is measured is the mean over them."""
 
-    def __init__(self, parts: Sequence[tuple[Relevances, LabelledScores]]) -> None:
-        """Sort the pairs of each part."""
+    def __init__(self, parts: Sequence[tuple[Any, LabelledScores]]) -> None:
+        """Sort the pairs of each part: (q, k) relevances, or scores, and what is known; q is another one in each."""
         self._curves = [Curve.of(*part) for part in parts]
 
     @cached_property

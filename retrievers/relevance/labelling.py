@@ -200,7 +200,8 @@ def _ids(given: list[Any]) -> list[str]:
     """Read ids of a log, which may be whole numbers there."""
     if not isinstance(given, list):
         raise TypeError(f"{given!r} is no list of ids")
-    return as_ids([str(key) if isinstance(key, int) and not isinstance(key, bool) else key for key in given])
+    ids: list[Any] = [str(key) if isinstance(key, int) and not isinstance(key, bool) else key for key in given]
+    return as_ids(ids)
 
 
 def _embedded(embed: Embed, texts: list[str]) -> Queries:
