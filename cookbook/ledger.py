@@ -115,8 +115,8 @@ def relevance_rows(
     return [
         Row(f"passages dropped, of {found} found", dropped[0], 0.0, note),
         Row("the same of questions without an answer", dropped[1], 0.0, note),
-        Row("questions with an answer told there is none", emptied[0], 0.0, note),
-        Row("questions without one told so", emptied[1], 0.0, note),
+        Row("questions with an answer left with none", emptied[0], 0.0, note),
+        Row("questions without one left with none", emptied[1], 0.0, note),
     ]
 
 
