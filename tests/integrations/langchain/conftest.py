@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 from langchain_core.embeddings import Embeddings
+from support.relevance import Counting
 
 from rarebit.integrations.langchain import RarebitVectorStore
+from rarebit.retrievers.relevance import CosineAdapter
 
 COMPASS = {
     "east": (1.0, 0.0),
@@ -53,3 +55,21 @@ def store(compass: Compass) -> Iterator[RarebitVectorStore]:
     made.add_texts(COMPASS, [{"place": place} for place in range(len(COMPASS))], ids=list(COMPASS))
     with made.collection:
         yield made
+
+
+@pytest.fixture
+def counting(compass: Embeddings) -> Counting:
+    return Counting(compass)
+
+
+@pytest.fixture
+def filled(store: RarebitVectorStore, counting: Counting) -> Iterator[RarebitVectorStore]:
+    """The compass of the fixture ``store`` over a model that counts, with scores."""
+    made = RarebitVectorStore(counting, score_key="score", collection=store.collection)
+    counting.calls.clear()
+    return made
+
+
+@pytest.fixture
+def plain() -> CosineAdapter:
+    return CosineAdapter(2)
