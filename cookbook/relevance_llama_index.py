@@ -9,6 +9,7 @@ from __future__ import annotations
 from llama_index.core import VectorStoreIndex
 from llama_index.core.chat_engine.types import ChatMode
 from llama_index.core.llms import MockLLM
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.schema import TextNode
 
 from rarebit.cookbook.models import MiniLMEmbedding
@@ -31,7 +32,10 @@ def main(count: int | None = None) -> None:
     relevant = CosineAdapterPostprocessor(adapter=adapter, embed_model=model)
     llm = MockLLM(max_tokens=8)  # yours answers; this one says what it was asked
     engine = index.as_query_engine(llm=llm, similarity_top_k=FOUND, node_postprocessors=[relevant])
-    chat = index.as_chat_engine(chat_mode=ChatMode.CONTEXT, llm=llm, similarity_top_k=FOUND, node_postprocessors=[relevant])
+    memory = ChatMemoryBuffer.from_defaults(token_limit=1000)  # LlamaIndex's default one leaves a connection open
+    chat = index.as_chat_engine(
+        chat_mode=ChatMode.CONTEXT, llm=llm, memory=memory, similarity_top_k=FOUND, node_postprocessors=[relevant]
+    )
     for question in QUESTIONS:
         response = engine.query(question)
         print(
