@@ -9,6 +9,7 @@ from llama_index.core.bridge.pydantic import Field, field_validator
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
+from rarebit.integrations.llama_index.nodes import with_hidden
 from rarebit.integrations.near_duplicate_record import with_record
 from rarebit.retrievers.near_duplicates import as_threshold, unique
 
@@ -54,9 +55,5 @@ class NearDuplicatePostprocessor(BaseNodePostprocessor):
             return found
         node = found.node
         others = [(other.node.node_id, other.node.metadata) for other in dropped]
-        changes = {
-            "metadata": with_record(node.metadata, self.record, others),
-            "excluded_llm_metadata_keys": [*dict.fromkeys([*node.excluded_llm_metadata_keys, self.record])],
-            "excluded_embed_metadata_keys": [*dict.fromkeys([*node.excluded_embed_metadata_keys, self.record])],
-        }
-        return NodeWithScore(node=node.model_copy(update=changes), score=found.score)
+        recorded = with_hidden(node, self.record, with_record(node.metadata, self.record, others)[self.record])
+        return NodeWithScore(node=recorded, score=found.score)

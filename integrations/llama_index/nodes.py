@@ -135,3 +135,13 @@ def _class_named(name: Any) -> type[BaseNode] | None:
 def _nearest_class(content: dict[str, Any]) -> type[BaseNode]:
     """Stand in for a class that this process does not know."""
     return Node if "text_resource" in content else TextNode
+
+
+def with_hidden(node: BaseNode, key: str, value: Any) -> BaseNode:
+    """Give a copy of a node with a metadata value that neither models nor embeddings see."""
+    changes = {
+        "metadata": {**node.metadata, key: value},
+        "excluded_llm_metadata_keys": [*dict.fromkeys([*node.excluded_llm_metadata_keys, key])],
+        "excluded_embed_metadata_keys": [*dict.fromkeys([*node.excluded_embed_metadata_keys, key])],
+    }
+    return node.model_copy(update=changes)

@@ -15,6 +15,7 @@ from llama_index_instrumentation.base import BaseEvent
 
 from rarebit.arrays import Scores, Vector, as_vector
 from rarebit.errors import InputError
+from rarebit.integrations.llama_index.nodes import with_hidden
 from rarebit.integrations.model_fingerprint import fingerprint_of
 from rarebit.integrations.recent_queries import RecentQueries
 from rarebit.retrievers.relevance import Asked, RelevanceModel, ScoreSource, Verdict
@@ -134,13 +135,7 @@ class CosineAdapterPostprocessor(BaseNodePostprocessor):
     def _marked(self, found: NodeWithScore, verdict: Verdict, place: int) -> NodeWithScore:
         relevance, node = float(verdict.relevances[place]), found.node
         if self.relevance_key is not None:
-            hidden = [self.relevance_key]
-            changes = {
-                "metadata": {**node.metadata, self.relevance_key: relevance},
-                "excluded_llm_metadata_keys": [*dict.fromkeys([*node.excluded_llm_metadata_keys, *hidden])],
-                "excluded_embed_metadata_keys": [*dict.fromkeys([*node.excluded_embed_metadata_keys, *hidden])],
-            }
-            node = node.model_copy(update=changes)
+            node = with_hidden(node, self.relevance_key, relevance)
         return NodeWithScore(node=node, score=relevance if self.replace_score else found.score)
 
 

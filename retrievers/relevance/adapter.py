@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,17 +24,15 @@ from jaxtyping import Float64
 from rarebit.arrays import Queries, Scores, normalized
 from rarebit.errors import CalibrationError, DimensionError, InputError, NotFittedError
 from rarebit.extras import require
+from rarebit.retrievers.collection import Collection, Tenant
 from rarebit.retrievers.collection.arguments import as_count
 from rarebit.retrievers.relevance import evidence as evidence_
 from rarebit.retrievers.relevance.background import Background, Moments
 from rarebit.retrievers.relevance.curves import UNBOUNDED, Family, Parameters, as_family, logits, sigmoid
 from rarebit.retrievers.relevance.drift import Drift, drift_between, remembered
 from rarebit.retrievers.relevance.labels import LabelledScores, Relevances
-from rarebit.retrievers.relevance.model import Asked, RelevanceModel, one_query
+from rarebit.retrievers.relevance.model import Asked, RelevanceModel
 from rarebit.retrievers.relevance.score_source import ScoreSource
-
-if TYPE_CHECKING:
-    from rarebit.retrievers.collection import Collection, Tenant
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 Reads: TypeAlias = Literal["both", "query", "evidence"]
@@ -42,7 +40,10 @@ READS: Final[tuple[Reads, ...]] = get_args(Reads)
 
 SHIPPED: Final = Path(__file__).parent / "shipped"
 HIDDEN: Final = 64
-TYPICAL: Final = 3.0
+FEWEST: Final = 10
+"""Labelled queries that an adapter is fitted to, at least."""
+
+FARTHEST: Final = 3.0
 """Evidence that is farther from the typical than so many standard deviations counts as so far."""
 
 
@@ -175,7 +176,7 @@ class CosineAdapter(RelevanceModel):
             raise InputError(
                 "got a question without its embedding, which the adapter reads: pass the vector that was searched with"
             )
-        query, scores = one_query(asked.vector, asked.scores)
+        query, scores = asked.vector[np.newaxis], asked.scores[np.newaxis]
         moments = self._moments(self._prepared(query))
         found: Scores = self._relevances(query, scores, moments)[0]
         return found
@@ -236,7 +237,7 @@ class CosineAdapter(RelevanceModel):
     ) -> Float64[npt.NDArray[np.float64], "q evidence"]:
         """Bring evidence to mean 0 and deviation 1; what is not known becomes 0."""
         found = (given - self._arrays["evidence_mean"]) / self._arrays["evidence_scale"]
-        return np.clip(np.nan_to_num(found), -TYPICAL, TYPICAL)
+        return np.clip(np.nan_to_num(found), -FARTHEST, FARTHEST)
 
     def _evidence(self, scores: npt.NDArray[np.float32], moments: Moments) -> Float64[npt.NDArray[np.float64], "q evidence"]:
         return evidence_.evidence(scores, moments, self.unit)
@@ -314,9 +315,6 @@ def shapes(dim: int, hidden: int) -> dict[str, tuple[int, ...]]:
         "query_bias": (hidden,),
         "query_out": (UNBOUNDED, hidden),
     }
-
-
-FEWEST: Final = 10
 
 
 def _check(labelled: LabelledScores) -> None:

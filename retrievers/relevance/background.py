@@ -8,7 +8,7 @@ vectors; C is kept as its largest directions, and what is left as if it were the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,7 @@ from jaxtyping import Float32, Float64
 
 from rarebit.arrays import Queries, Vector, VectorsLike, as_vectors
 from rarebit.errors import InputError
-
-if TYPE_CHECKING:
-    from rarebit.retrievers.collection import Collection, Tenant
+from rarebit.retrievers.collection import Collection, Tenant
 
 DIRECTIONS: Final = 64
 SAMPLE: Final = 4096

@@ -11,22 +11,20 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from rarebit.arrays import Queries, Vectors, VectorsLike, as_vectors
+from rarebit.arrays import Queries, VectorsLike, as_vectors, normalized
 from rarebit.errors import InputError
+from rarebit.retrievers.collection import Collection, Hit, Tenant
 from rarebit.retrievers.collection.arguments import as_count, as_ids, as_share
 from rarebit.retrievers.relevance.background import Background
 from rarebit.retrievers.relevance.controls import ReadPairs, judged
 from rarebit.retrievers.relevance.labels import LabelledScores, relevant_from
 from rarebit.retrievers.relevance.score_source import ScoreSource
-
-if TYPE_CHECKING:
-    from rarebit.retrievers.collection import Collection, Hit, Tenant
 
 K: Final = 100
 AT_ONCE: Final = 64
@@ -240,14 +238,12 @@ def _searched(
 def _added(
     rows: Collection | Tenant, query: npt.NDArray[np.float32], wanted: Sequence[str], hits: Sequence[Hit], vectors_too: bool
 ) -> Iterator[Hit]:
-    from rarebit.retrievers.collection import Hit as NewHit
-
     present = {hit.id for hit in hits}
     missing = rows.get([key for key in wanted if key not in present]) if set(wanted) - present else []
     ids = [row.id for row in missing]
     vectors = rows.vectors(ids) if vectors_too and ids else [None] * len(ids)
     for row, score, vector in zip(missing, rows.scores(query, ids) if ids else [], vectors, strict=True):
-        yield NewHit(row.id, float(score), row.text, row.metadata, vector)
+        yield Hit(row.id, float(score), row.text, row.metadata, vector)
 
 
 def _copies(hits: Sequence[Hit], grades: npt.NDArray[np.float32], cut: float, guard: float) -> npt.NDArray[np.bool_]:
@@ -255,8 +251,7 @@ def _copies(hits: Sequence[Hit], grades: npt.NDArray[np.float32], cut: float, gu
     unjudged, relevant = np.isneginf(grades), grades >= cut
     if not unjudged.any() or not relevant.any():
         return np.zeros(len(hits), np.bool_)
-    vectors: Vectors = np.array([hit.vector for hit in hits], np.float32)
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    vectors = normalized(np.array([hit.vector for hit in hits], np.float32))
     alike: npt.NDArray[np.bool_] = unjudged & ((vectors @ vectors[relevant].T).max(axis=1) >= guard)
     return alike
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from rarebit.arrays import Queries, ScoreMatrix, Scores, Vector, VectorsLike, as_vector
+from rarebit.arrays import Scores, Vector, VectorsLike, as_vector
 from rarebit.errors import CalibrationError, InputError
 from rarebit.retrievers.collection.arguments import as_count, as_share
 from rarebit.retrievers.relevance import thresholds
@@ -274,8 +274,3 @@ def model_from(folder: str | os.PathLike[str]) -> RelevanceModel:
 
 def _kinds(of: type[RelevanceModel]) -> list[type[RelevanceModel]]:
     return [kind for own in of.__subclasses__() for kind in ([own] if hasattr(own, "kind") else []) + _kinds(own)]
-
-
-def one_query(query: Vector, scores: Scores) -> tuple[Queries, ScoreMatrix]:
-    """Make matrices of one row."""
-    return query[np.newaxis], scores[np.newaxis]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rarebit.compressors.vectors.fine_tier import NO_FINE
 from rarebit.errors import CalibrationError
-from rarebit.retrievers.collection.settings import EmbeddingFingerprint
-
-if TYPE_CHECKING:
-    from rarebit.retrievers.collection import Collection, Tenant
+from rarebit.retrievers.collection import Collection, EmbeddingFingerprint, Tenant
 
 FULL = ("float32", "float16")
 """Codecs whose scores are those of the vectors themselves, to a thousandth."""

@@ -20,9 +20,10 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Float64
 
+from rarebit.arrays import normalized
 from rarebit.compressors.vectors.course import Course, best_looked_at, reproducible
 from rarebit.retrievers.relevance.adapter import CosineAdapter, FitReport, Reads
-from rarebit.retrievers.relevance.curves import EXPONENTS, OFFSET, OFFSET_STEP, SLOPE, SLOPE_STEP, Family, as_family
+from rarebit.retrievers.relevance.curves import EXPONENTS, OFFSET, OFFSET_STEP, SLOPE, SLOPE_STEP, Family
 from rarebit.retrievers.relevance.labels import LabelledScores
 
 RATE: Final = 1e-3
@@ -65,8 +66,6 @@ class Tensors:
     @classmethod
     def of(cls, adapter: CosineAdapter, labelled: LabelledScores) -> Tensors:
         """Lay out what is labelled."""
-        from rarebit.arrays import normalized
-
         told = adapter.standardised(adapter._evidence(labelled.scores, adapter._moments_of(labelled)))
         return cls(
             torch.from_numpy(normalized(labelled.queries) * np.float32(adapter.dim**0.5)),
@@ -115,7 +114,7 @@ class Student(torch.nn.Module):
     def __init__(self, adapter: CosineAdapter, stage: Stage, groups: int = 1) -> None:
         """Begin at the adapter's weights; a hidden layer that nothing looks at yet gets random ones."""
         super().__init__()
-        self.family: Family = as_family(adapter.family)
+        self.family: Family = adapter.family
         self.stage = stage
         arrays = {name: torch.from_numpy(values.copy()) for name, values in adapter._arrays.items()}
         if stage.penalty is None:
