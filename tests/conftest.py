@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,15 @@ from hypothesis import settings
 
 settings.register_profile("rarebit", deadline=None)  # how long a test takes says more about what runs beside it
 settings.load_profile("rarebit")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_event_loop_by_the_way() -> None:
+    """Say that the main thread has no event loop: else LlamaIndex's synchronous methods make one and leave it open.
+
+    A later test would be blamed for it, when the garbage is collected.
+    """
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(autouse=True)
