@@ -1,0 +1,69 @@
+"""A passage as one token: bridge, generator, budget, training. Loading this package loads no torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from rarebit.extras import Extra, require
+
+if TYPE_CHECKING:
+    from rarebit.compressors.context.bridge import BridgeConfig, ModalityBridge
+    from rarebit.compressors.context.budget import Allotment, ContextBudget
+    from rarebit.compressors.context.checkpoints import bridge_of_checkpoint
+    from rarebit.compressors.context.generation import Generation, Sampling
+    from rarebit.compressors.context.generator import OneTokenGenerator
+    from rarebit.compressors.context.passages import Passage, Passages, PassageSource
+    from rarebit.compressors.context.prompts import BACKGROUND, Prompt
+    from rarebit.compressors.context.references import Reference, References
+
+__all__ = [
+    "BACKGROUND",
+    "Allotment",
+    "BridgeConfig",
+    "ContextBudget",
+    "Generation",
+    "ModalityBridge",
+    "OneTokenGenerator",
+    "Passage",
+    "PassageSource",
+    "Passages",
+    "Prompt",
+    "Reference",
+    "References",
+    "Sampling",
+    "bridge_of_checkpoint",
+]
+
+_HOMES: Final = {
+    "BACKGROUND": "prompts",
+    "Allotment": "budget",
+    "BridgeConfig": "bridge",
+    "ContextBudget": "budget",
+    "Generation": "generation",
+    "ModalityBridge": "bridge",
+    "OneTokenGenerator": "generator",
+    "Passage": "passages",
+    "PassageSource": "passages",
+    "Passages": "passages",
+    "Prompt": "prompts",
+    "Reference": "references",
+    "References": "references",
+    "Sampling": "generation",
+    "bridge_of_checkpoint": "checkpoints",
+}
+_NEED_MODELS: Final = {"bridge", "checkpoints", "generator"}
+_EXTRA: Final[Extra] = "models"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES[name]
+    if home in _NEED_MODELS:
+        require("transformers", _EXTRA)
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

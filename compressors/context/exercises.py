@@ -1,0 +1,155 @@
+"""Exercises made of lessons: what the student reads, with passages as tokens, and what its teacher reads, with them as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+
+from rarebit.compressors.context.lessons import Lessons, Reading
+from rarebit.compressors.context.prompts import (
+    BACKGROUND,
+    OPENING,
+    SEPARATOR,
+    WITHOUT_BACKGROUND,
+    TokenIds,
+    laid_out,
+    token_ids,
+)
+
+PARAPHRASES: Final = (
+    "Background: {context}\n\nSay what the background says.",
+    "Background: {context}\n\nThe background means the same as:",
+    "Background: {context}\n\nPut the background in other words.",
+    "Background: {context}\n\nWrite the background out in full.",
+)
+LONGEST_PASSAGE: Final = 180
+"""Tokens of a passage that are read as text, as published."""
+
+Layout: TypeAlias = Literal["alone", "among", "others", "beside", "text"]
+LAYOUTS: Final[dict[Layout, float]] = {"alone": 0.5, "among": 0.2, "others": 0.1, "beside": 0.1, "text": 0.1}
+"""How often the passages of a question are given how: what answers as a token alone; as one among others' tokens; others'
+tokens without it, of which nothing should come; as a token beside another's text; and as text beside others' tokens."""
+
+OTHERS: Final = 4
+"""Passages that do not answer, at most."""
+
+_MARK: Final = re.compile("\0([0-9]+)\0")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is read before an answer: token ids, and passages by their places in the lessons."""
+
+    prompt: Sequence[TokenIds | int]
+    answer: TokenIds
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One exercise.
+
+    Args:
+        student: with passages as tokens.
+        teacher: the same with what answers as text; None where there is nobody to learn from.
+        told: whether the answer itself is learned; otherwise only what the teacher makes of it.
+    """
+
+    student: Line
+    teacher: Line | None = None
+    told: bool = True
+
+
+class ExerciseBook:
+    """Makes exercises of lessons.
+
+    Args:
+        tokenizer: of the language model.
+        lessons: passages and questions.
+    """
+
+    def __init__(self, tokenizer: Any, lessons: Lessons) -> None:
+        """Take lessons."""
+        self.tokenizer, self.lessons = tokenizer, lessons
+        self._tokens: dict[int, TokenIds] = {}
+
+    def paraphrase(self, place: int, longest: int, rng: np.random.Generator) -> Lesson:
+        """Ask for the beginning of a passage, by its token alone."""
+        asked = PARAPHRASES[rng.integers(len(PARAPHRASES))]
+        answer = self.tokens_of(place)[:longest] or self._end
+        return Lesson(Line(self.laid_out(asked.format(context=mark(place))), answer))
+
+    def reading(self, number: int, longest: int, rng: np.random.Generator, layout: Layout) -> Lesson:
+        """Ask a question about passages, some of which may not answer it."""
+        reading = self.lessons.readings[number]
+        right, others = reading.passages[0], self._others(reading, rng)
+        opening = OPENING if rng.random() < 0.5 else ""
+        answer = self.answer(reading.answer, opening, longest)
+        as_text = self.shown(right)
+        context = {
+            "alone": [mark(right)],
+            "among": rng.permutation([mark(place) for place in (right, *others)]).tolist(),
+            "others": [mark(place) for place in others],
+            "beside": [self.shown(others[0]), mark(right)],
+            "text": [as_text, *map(mark, others)],
+        }[layout]
+        student = Line(self.asked(reading.question, context, opening), answer)
+        teacher = Line(self.asked(reading.question, [] if layout == "others" else [as_text], opening), answer)
+        return Lesson(student, teacher, told=layout != "others")
+
+    def asked(self, question: str, context: Sequence[str], opening: str = "") -> list[TokenIds | int]:
+        """Lay out a question about passages, each a text or a mark; about none, without any background."""
+        form = BACKGROUND if context else WITHOUT_BACKGROUND
+        return self.laid_out(form.format(context=SEPARATOR.join(context), question=question), opening)
+
+    def laid_out(self, content: str, opening: str = "") -> list[TokenIds | int]:
+        """Lay out a user's message with marks in it."""
+        return laid_out(self.tokenizer, content, _read, opening)
+
+    def answer(self, text: str, opening: str, longest: int) -> TokenIds:
+        """Tokenise an answer and its end, which is cut off with what is beyond the longest."""
+        ids = token_ids(self.tokenizer, f" {text}" if opening else text)
+        return (ids + self._end)[:longest]
+
+    def tokens_of(self, place: int) -> TokenIds:
+        """Tokenise a passage, up to the longest that is read as text."""
+        if place not in self._tokens:
+            self._tokens[place] = token_ids(self.tokenizer, self.lessons.texts[place])[:LONGEST_PASSAGE]
+        return self._tokens[place]
+
+    def shown(self, place: int) -> str:
+        """Give a passage as text, cut where it is too long."""
+        text: str = self.tokenizer.decode(self.tokens_of(place))
+        return text.replace("\0", " ")
+
+    @cached_property
+    def _end(self) -> TokenIds:
+        return [self.tokenizer.eos_token_id]
+
+    def _others(self, reading: Reading, rng: np.random.Generator) -> list[int]:
+        """Draw passages that do not answer: those of the question, or any."""
+        given = [place for place in reading.others if place not in reading.passages]
+        given = given or [
+            place for place in rng.integers(len(self.lessons.texts), size=OTHERS).tolist() if place not in reading.passages
+        ]
+        count = min(len(given), int(rng.integers(1, OTHERS + 1)))
+        return rng.permutation(given)[:count].tolist() or [reading.passages[0]]
+
+
+def drawn_layout(rng: np.random.Generator) -> Layout:
+    """Draw how passages are given."""
+    return list(LAYOUTS)[rng.choice(len(LAYOUTS), p=list(LAYOUTS.values()))]
+
+
+def mark(place: int) -> str:
+    """Stand for a passage in a content."""
+    return f"\0{place}\0"
+
+
+def _read(content: str) -> list[str | int]:
+    pieces = _MARK.split(content)
+    return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces) if place % 2 or piece]

@@ -1,0 +1,134 @@
+"""Prompts with passages in them: messages through a model's chat template, with references where passages stand.
+
+What people and passages wrote is tokenised as plain text, whatever special tokens it spells; only the template's own text may
+hold some. So a passage can neither end a turn nor stand for another.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeVar
+
+from rarebit.compressors.context.passages import Passage, Passages
+from rarebit.compressors.context.references import Reference
+from rarebit.errors import InputError
+
+Message: TypeAlias = Mapping[str, str]
+"""``{"role": "user", "content": "..."}``."""
+TokenIds: TypeAlias = list[int]
+Other = TypeVar("Other")
+"""What stands in a content beside text."""
+
+BACKGROUND: Final = (
+    "Refer to the background document and answer the questions:\n\nBackground: {context}\n\nQuestion: {question}"
+)
+"""The published prompt (xRAG), which bridges are trained with; passages stand in ``context``, as tokens or as text."""
+
+WITHOUT_BACKGROUND: Final = "Answer the questions:\n\nQuestion: {question}"
+"""The same where there is no passage."""
+
+OPENING: Final = "The answer is:"
+"""How answers begin in the published evaluation."""
+
+SEPARATOR: Final = "\n"
+"""Stands between passages in a context."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a language model reads: token ids, and passages whose vectors become input embeddings."""
+
+    parts: tuple[TokenIds | Passage, ...]
+
+    @property
+    def passages(self) -> list[Passage]:
+        """The passages that are read as tokens, in order."""
+        return [part for part in self.parts if isinstance(part, Passage)]
+
+    def length(self, tokens_a_vector: int) -> int:
+        """Count the input positions."""
+        return sum(len(part.vectors) * tokens_a_vector if isinstance(part, Passage) else len(part) for part in self.parts)
+
+
+def prompt_of(
+    tokenizer: Any, messages: Sequence[Message] | str, passages: Passages | None = None, *, opening: str = ""
+) -> Prompt:
+    """Lay out messages as a language model reads them, up to where its answer begins.
+
+    Args:
+        tokenizer: of Hugging Face; without a chat template, contents are read one after the other.
+        messages: role and content each; a text alone is a user's message.
+        passages: what references are to; None reads all as text.
+        opening: how the answer begins.
+
+    Raises:
+        InputError: no message, or one that the template does not take.
+        MissingRowError: a reference to a passage that is not there any more.
+    """
+    parts = laid_out(tokenizer, messages, _as_it_is if passages is None else passages.read, opening)
+    references = [part for part in parts if isinstance(part, Reference)]
+    found = iter(passages.resolve(references) if passages is not None and references else ())
+    return Prompt(tuple(next(found) if isinstance(part, Reference) else part for part in parts))
+
+
+def laid_out(
+    tokenizer: Any, messages: Sequence[Message] | str, read: Callable[[str], Sequence[str | Other]], opening: str = ""
+) -> list[TokenIds | Other]:
+    """Lay out messages: token ids, and between them what else ``read`` finds in contents."""
+    given = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    if not given:
+        raise InputError("got no messages, wanted at least one")
+    marks: dict[str, str | Other] = {}
+    nonce = secrets.token_hex(12)
+
+    def marked(content: str) -> str:
+        parts = read(content)
+        names = [f"{nonce}x{len(marks) + place}x" for place in range(len(parts))]
+        marks.update(zip(names, parts, strict=True))
+        return "".join(names)
+
+    shown = [{**message, "content": marked(_content(message))} for message in given]
+    parts: list[TokenIds | Other] = []
+    for piece in [*re.split(f"({nonce}x[0-9]+x)", _rendered(tokenizer, shown)), opening]:
+        part = marks.get(piece, piece)
+        if not isinstance(part, str):
+            parts.append(part)
+        elif part:
+            ids = token_ids(tokenizer, part, special=piece not in marks and piece is not opening)
+            if parts and isinstance(parts[-1], list):
+                parts[-1] += ids
+            else:
+                parts.append(ids)
+    return parts
+
+
+def token_ids(tokenizer: Any, text: str, *, special: bool = False) -> TokenIds:
+    """Tokenise a text by itself; what spells a special token is one only if that is allowed."""
+    ids: TokenIds = tokenizer(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
+    return ids
+
+
+def _as_it_is(content: str) -> list[str]:
+    return [content]
+
+
+def _content(message: Message) -> str:
+    if not isinstance(message, Mapping) or not isinstance(message.get("content"), str) or "role" not in message:
+        raise InputError(f"got the message {message!r}, wanted a role and a content, which is a text")
+    return message["content"]
+
+
+def _rendered(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    if not getattr(tokenizer, "chat_template", None):
+        return (tokenizer.bos_token or "") + "\n\n".join(message["content"] for message in messages)
+    from jinja2 import TemplateError
+
+    try:
+        text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except (TemplateError, ValueError, TypeError) as error:
+        roles = [message["role"] for message in messages]
+        raise InputError(f"got messages of {roles}, which the model's chat template does not take: {error}") from error
+    return text
