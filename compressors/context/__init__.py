@@ -11,11 +11,14 @@ if TYPE_CHECKING:
     from rarebit.compressors.context.bridge import BridgeConfig, ModalityBridge
     from rarebit.compressors.context.budget import Allotment, ContextBudget
     from rarebit.compressors.context.checkpoints import bridge_of_checkpoint
+    from rarebit.compressors.context.fidelity import Given
     from rarebit.compressors.context.generation import Generation, Sampling
     from rarebit.compressors.context.generator import OneTokenGenerator
+    from rarebit.compressors.context.lessons import Lessons, Reading
     from rarebit.compressors.context.passages import Passage, Passages, PassageSource
     from rarebit.compressors.context.prompts import BACKGROUND, Prompt
     from rarebit.compressors.context.references import Reference, References
+    from rarebit.compressors.context.training import Stage, train_bridge
 
 __all__ = [
     "BACKGROUND",
@@ -23,16 +26,21 @@ __all__ = [
     "BridgeConfig",
     "ContextBudget",
     "Generation",
+    "Given",
+    "Lessons",
     "ModalityBridge",
     "OneTokenGenerator",
     "Passage",
     "PassageSource",
     "Passages",
     "Prompt",
+    "Reading",
     "Reference",
     "References",
     "Sampling",
+    "Stage",
     "bridge_of_checkpoint",
+    "train_bridge",
 ]
 
 _HOMES: Final = {
@@ -41,18 +49,23 @@ _HOMES: Final = {
     "BridgeConfig": "bridge",
     "ContextBudget": "budget",
     "Generation": "generation",
+    "Given": "fidelity",
+    "Lessons": "lessons",
     "ModalityBridge": "bridge",
     "OneTokenGenerator": "generator",
     "Passage": "passages",
     "PassageSource": "passages",
     "Passages": "passages",
     "Prompt": "prompts",
+    "Reading": "lessons",
     "Reference": "references",
     "References": "references",
     "Sampling": "generation",
+    "Stage": "training",
     "bridge_of_checkpoint": "checkpoints",
+    "train_bridge": "training",
 }
-_NEED_MODELS: Final = {"bridge", "checkpoints", "generator"}
+_NEED_MODELS: Final = {"bridge", "checkpoints", "generator", "training"}
 _EXTRA: Final[Extra] = "models"
 
 

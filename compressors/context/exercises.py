@@ -92,7 +92,7 @@ class ExerciseBook:
         as_text = self.shown(right)
         context = {
             "alone": [mark(right)],
-            "among": rng.permutation([mark(place) for place in (right, *others)]).tolist(),
+            "among": [mark(place) for place in rng.permutation([right, *others]).tolist()],
             "others": [mark(place) for place in others],
             "beside": [self.shown(others[0]), mark(right)],
             "text": [as_text, *map(mark, others)],

@@ -6,7 +6,7 @@ messages with references -> prompt (``prompts``), vectors (``passages``) -> inpu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from threading import RLock, Thread
 from time import perf_counter
 from typing import Any
@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaList, TextIteratorStreamer
 
-from rarebit.compressors.context.bridge import ModalityBridge
+from rarebit.compressors.context.bridge import BridgeConfig, ModalityBridge
+from rarebit.compressors.context.budget import ContextBudget
 from rarebit.compressors.context.costs import prefill_flops
+from rarebit.compressors.context.fidelity import Given, given_within
 from rarebit.compressors.context.generation import GREEDY, Generation, Sampling
 from rarebit.compressors.context.passages import Passages
 from rarebit.compressors.context.prompts import Message, Prompt, prompt_of, token_ids
@@ -53,6 +55,8 @@ class OneTokenGenerator:
                 f"got a bridge to embeddings of width {bridge.config.width} and a model of width {table.shape[1]}, wanted the "
                 f"same: this bridge is for {bridge.config.language_model or 'another model'}"
             )
+        if bridge is not None and passages is not None:
+            _check_fit(bridge.config, getattr(passages.source, "settings", None))
         self._turn = RLock()
 
     @classmethod
@@ -80,6 +84,40 @@ class OneTokenGenerator:
     def count_tokens(self, text: str) -> int:
         """Count the tokens of a text."""
         return len(token_ids(self.tokenizer, text))
+
+    def give(
+        self,
+        texts: Sequence[str],
+        ids: Sequence[str | None],
+        budget: ContextBudget,
+        *,
+        relevances: Sequence[float] | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> list[Given]:
+        """Give passages as texts or references within a budget; see :func:`.fidelity.given_within`.
+
+        Raises:
+            InputError: the generator has no passages, or one is not in the store with this text.
+        """
+        if self.passages is None:
+            raise InputError(
+                "got a generator without passages, wanted OneTokenGenerator(..., passages=Passages.of(collection))"
+            )
+        return given_within(
+            budget,
+            texts,
+            ids,
+            passages=self.passages,
+            tokenizer=self.tokenizer,
+            tokens_a_vector=self.tokens_a_vector,
+            relevances=relevances,
+            labels=labels,
+        )
+
+    @property
+    def tokens_a_vector(self) -> int:
+        """Input embeddings that a vector becomes."""
+        return 1 if self.bridge is None else self.bridge.config.tokens
 
     def embeddings(self, prompt: Prompt) -> Float[torch.Tensor, "length width"]:
         """Give what the model reads for a prompt: its tokens' input embeddings, and the bridge's for passages."""
@@ -115,21 +153,26 @@ class OneTokenGenerator:
         seconds = (watch.first or perf_counter()) - start
         return [self._generation(prompt, ids, sampling, seconds) for prompt, ids in zip(prompts, output, strict=True)]
 
-    def stream(self, messages: Sequence[Message] | str, sampling: Sampling = GREEDY) -> Iterator[str]:
-        """Answer one conversation piece by piece: together what :meth:`generate` gives. Closing the iterator stops the model.
+    def stream(self, messages: Sequence[Message] | str, sampling: Sampling = GREEDY) -> Generator[str, None, Generation]:
+        """Answer one conversation piece by piece: together what :meth:`generate` gives. Closing the generator stops the model.
+
+        Returns:
+            What it took, as the value of ``yield from``.
 
         Raises:
             InputError, MissingRowError: as :meth:`generate`, when the first piece is asked for.
         """
+        start = perf_counter()
         prompt = self.prompt(messages)
         streamer = TextIteratorStreamer(self.tokenizer, timeout=None, skip_special_tokens=True)
         watch = Watch(self.tokenizer, sampling.stop)
+        written: list[Any] = []
         failed: list[BaseException] = []
 
         def write() -> None:
             try:
                 with self._turn, torch.inference_mode():
-                    self._write([prompt], sampling, watch, streamer)
+                    written.extend(self._write([prompt], sampling, watch, streamer))
             except BaseException as error:  # noqa: BLE001 -- raised in the reader's thread
                 failed.append(error)
                 streamer.end()  # type: ignore[no-untyped-call]
@@ -143,6 +186,7 @@ class OneTokenGenerator:
             writer.join()
         if failed:
             raise failed[0]
+        return self._generation(prompt, written[0], sampling, (watch.first or perf_counter()) - start)
 
     def _write(
         self, prompts: Sequence[Prompt], sampling: Sampling, watch: Watch, streamer: Any = None
@@ -196,14 +240,39 @@ class OneTokenGenerator:
             count -= 1
         text = self.tokenizer.decode(written[:count], skip_special_tokens=True)
         kept = until(text, sampling.stop)
-        width = self.bridge.config.tokens if self.bridge is not None else 1
-        length = prompt.length(width)
+        length = prompt.length(self.tokens_a_vector)
         return Generation(
             text=kept,
             prompt_tokens=length,
-            passage_tokens=sum(len(passage.vectors) for passage in prompt.passages) * width,
+            passage_tokens=sum(len(passage.vectors) for passage in prompt.passages) * self.tokens_a_vector,
             new_tokens=count,
             stopped=bool(ends) or kept != text,
             first_token_seconds=seconds,
             prefill_flops=prefill_flops(self.model, length),
         )
+
+
+def _check_fit(bridge: BridgeConfig, settings: Any) -> None:
+    """Refuse a store that another embedding model filled, or that does not keep what the bridge takes.
+
+    Raises:
+        InputError: so it is.
+    """
+    if settings is None:
+        return
+    trained_on, filled_by = bridge.embedding_model, settings.fingerprint.name
+    if trained_on and filled_by and not _short(filled_by).startswith(_short(trained_on)):
+        raise InputError(
+            f"got a bridge for vectors of {trained_on!r} and a store that {filled_by!r} filled, wanted the same: train a "
+            "bridge for the model of the store"
+        )
+    if bridge.input_length is None and settings.metric == "cosine":
+        raise InputError(
+            "got a bridge for vectors of their own lengths and a store that keeps directions alone, wanted a store with "
+            "metric='inner_product'"
+        )
+
+
+def _short(name: str) -> str:
+    """Give a model's name without its owner; situated vectors have names that begin with their model's."""
+    return name.rpartition("/")[2].lower()

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -123,6 +123,31 @@ class Passages:
         keys = [key if known else _loose(text) for text, key, known in zip(texts, ids, there, strict=True)]
         labels = [""] * len(texts) if labels is None else labels
         return [self.references.write(str(key), text, label) for key, text, label in zip(keys, texts, labels, strict=True)]
+
+    @classmethod
+    def of(
+        cls,
+        rows: Any,
+        *,
+        embed: Embed | None = None,
+        split: Callable[[str], list[str]] | None = None,
+        secret: bytes | None = None,
+    ) -> Passages:
+        """Take those of a :class:`rarebit.Collection` or of a tenant, to whom references are then bound.
+
+        Args:
+            rows: the collection, or the handle of a tenant.
+            embed: as for :class:`Passages`, and so the others.
+            split: parts long passages.
+            secret: for references that other processes write or read.
+        """
+        where = "" if rows.path is None else str(rows.path.resolve())
+        belonging = f"{where}\0{getattr(rows, 'name', '')}"
+        return cls(rows, embed=embed, split=split, belonging=belonging, secret=secret)
+
+    def pieces(self, text: str) -> int:
+        """Count the vectors of a passage."""
+        return len(self._parted(text))
 
     def read(self, text: str) -> list[str | Reference]:
         """Part a text into what is text, and references to passages of this source."""

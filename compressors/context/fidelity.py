@@ -1,0 +1,93 @@
+"""Passages as they are given to a model within a budget: some as text, some as references, which are read as tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rarebit.compressors.context.budget import ContextBudget, Fidelity
+from rarebit.compressors.context.passages import Passages
+from rarebit.compressors.context.prompts import SEPARATOR, token_ids
+
+
+@dataclass(frozen=True)
+class Given:
+    """A passage as it is given.
+
+    Args:
+        place: among the passages that were passed.
+        text: the passage's own, whole or cut; or a reference.
+        fidelity: which of these.
+        tokens: how many it takes, with what stands between it and the next.
+        text_tokens: how many it would take as text.
+    """
+
+    place: int
+    text: str
+    fidelity: Fidelity
+    tokens: int
+    text_tokens: int
+
+
+def given_within(
+    budget: ContextBudget,
+    texts: Sequence[str],
+    ids: Sequence[str | None],
+    *,
+    passages: Passages,
+    tokenizer: Any,
+    tokens_a_vector: int,
+    relevances: Sequence[float] | None = None,
+    labels: Sequence[str] | None = None,
+) -> list[Given]:
+    """Give passages within a budget, in their order; those that are dropped are left out.
+
+    Args:
+        budget: for all passages together.
+        texts: n passages.
+        ids: of those in the store; None for others.
+        passages: where references lead.
+        tokenizer: of the language model.
+        tokens_a_vector: input embeddings that a vector becomes.
+        relevances: of each, from 0 to 1; without, the order given is that of certainty.
+        labels: for people, and for models that cannot read references.
+
+    Raises:
+        InputError: a passage that would become a token is not in the store with this text, and cannot be embedded.
+    """
+    between = len(token_ids(tokenizer, SEPARATOR))
+    as_text = [len(token_ids(tokenizer, text)) + between for text in texts]
+    as_tokens = [passages.pieces(text) * tokens_a_vector + between for text in texts]
+    allotted = budget.allot(as_text, as_tokens, relevances)
+    tokens = [place for place, own in enumerate(allotted) if own.fidelity == "token"]
+    own_labels = None if labels is None else [labels[place] for place in tokens]
+    references = dict(
+        zip(
+            tokens,
+            passages.refer([texts[place] for place in tokens], [ids[place] for place in tokens], own_labels),
+            strict=True,
+        )
+    )
+    return [
+        Given(
+            place,
+            references[place] if place in references else cut_to(tokenizer, texts[place], own.tokens - between),
+            own.fidelity,
+            own.tokens,
+            as_text[place],
+        )
+        for place, own in enumerate(allotted)
+        if own.fidelity != "dropped"
+    ]
+
+
+def cut_to(tokenizer: Any, text: str, tokens: int) -> str:
+    """Cut a text to its first tokens; the last word stays whole or goes."""
+    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    if len(encoded["input_ids"]) <= tokens:
+        return text
+    ends = [end for _, end in encoded["offset_mapping"][: max(tokens, 0)]]
+    kept = text[: ends[-1]] if ends else ""
+    whole = kept.rsplit(maxsplit=1)[0] if kept and not kept[-1].isspace() and not text[len(kept)].isspace() else kept
+    return whole if whole.strip() else kept
