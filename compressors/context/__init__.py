@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rarebit.compressors.context.passages import Passage, Passages, PassageSource
     from rarebit.compressors.context.prompts import BACKGROUND, Prompt
     from rarebit.compressors.context.references import Reference, References
+    from rarebit.compressors.context.served import ServedGenerator
     from rarebit.compressors.context.training import Stage, train_bridge
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Reference",
     "References",
     "Sampling",
+    "ServedGenerator",
     "Stage",
     "bridge_of_checkpoint",
     "train_bridge",
@@ -61,20 +63,27 @@ _HOMES: Final = {
     "Reference": "references",
     "References": "references",
     "Sampling": "generation",
+    "ServedGenerator": "served",
     "Stage": "training",
     "bridge_of_checkpoint": "checkpoints",
     "train_bridge": "training",
 }
-_NEED_MODELS: Final = {"bridge", "checkpoints", "generator", "training"}
-_EXTRA: Final[Extra] = "models"
+_NEEDED: Final[dict[str, tuple[str, Extra]]] = {
+    "bridge": ("torch", "models"),
+    "checkpoints": ("torch", "models"),
+    "generator": ("transformers", "models"),
+    "served": ("httpx", "serve"),
+    "training": ("transformers", "models"),
+}
+"""What a module needs beyond the core, and the extra that brings it."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOMES[name]
-    if home in _NEED_MODELS:
-        require("transformers", _EXTRA)
+    if home in _NEEDED:
+        require(*_NEEDED[home])
     return getattr(import_module(f"{__name__}.{home}"), name)
 
 

@@ -24,8 +24,6 @@ from rarebit.errors import DimensionError, InputError
 CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "modality_bridge.safetensors"
 
-SHIPPED: Final = Path(__file__).parent / "shipped"
-
 MOST_TOKENS: Final = 64
 
 
@@ -58,7 +56,12 @@ class BridgeConfig:
         Raises:
             InputError: a number that is none or out of range.
         """
-        counts = {"dim": self.dim, "width": self.width, "tokens": self.tokens, "hidden": self.hidden or self.width}
+        counts = {
+            "dim": self.dim,
+            "width": self.width,
+            "tokens": self.tokens,
+            "hidden": self.width if self.hidden is None else self.hidden,
+        }
         for name, given in counts.items():
             if not isinstance(given, int) or isinstance(given, bool) or given < 1:
                 raise InputError(f"got {name}={given!r}, wanted a whole number from 1 on")
@@ -113,8 +116,9 @@ class ModalityBridge(torch.nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of the weights, in hexadecimal: two bridges that do the same have the same one."""
-        parts = [name.encode() + weight.float().cpu().numpy().tobytes() for name, weight in sorted(self.state_dict().items())]
+        """A short hash of weights and shape, in hexadecimal: two bridges that do the same have the same one."""
+        parts = [json.dumps([self.config.tokens, self.config.input_length]).encode()]
+        parts += [name.encode() + weight.float().cpu().numpy().tobytes() for name, weight in sorted(self.state_dict().items())]
         return sha256(b"".join(parts)).hexdigest()[:8]
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -141,14 +145,6 @@ class ModalityBridge(torch.nn.Module):
                 f"got {path}, wanted a folder with {CONFIG_FILE} and {WEIGHTS_FILE} of a modality bridge ({error}): check the "
                 "path, or save the bridge again"
             ) from error
-
-    @classmethod
-    def shipped(cls) -> ModalityBridge:
-        """Give the bridge that comes with Rarebit, from MiniLM's vectors (384) to SmolLM2-135M-Instruct (576).
-
-        The command that trained it is ``python -m rarebit.cookbook.train_bridge``.
-        """
-        return cls.from_pretrained(SHIPPED)
 
     @classmethod
     def of_weights(cls, config: BridgeConfig, weights: dict[str, torch.Tensor]) -> ModalityBridge:

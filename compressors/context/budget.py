@@ -77,13 +77,15 @@ class ContextBudget:
             left -= as_tokens[place]
             allotted[place] = Allotment("token", as_tokens[place])
         texts = math.inf if self.text_top is None else self.text_top
+        was_cut = False
         for place in order:
             sure = relevances is None or relevances[place] >= self.text_relevance
             if not texts or not sure or allotted[place] is DROPPED:
                 continue
             room = left + as_tokens[place]
-            given = as_text[place] if as_text[place] <= room else self._cut_to(room)
+            given = as_text[place] if as_text[place] <= room else 0 if was_cut else self._cut_to(room)
             if given:
+                was_cut = was_cut or given < as_text[place]
                 allotted[place] = Allotment("text", given)
                 left, texts = room - given, texts - 1
         return allotted

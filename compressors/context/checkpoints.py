@@ -88,7 +88,9 @@ def _of_safetensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _of_pickle(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    held: dict[str, Any] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    held: Any = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    if not isinstance(held, dict):
+        raise pickle.UnpicklingError(f"it holds a {type(held).__name__}, no dictionary")
     for name, weight in held.items():
         if _own_name(name):
             yield name, weight.clone()

@@ -31,7 +31,7 @@ LONGEST_PASSAGE: Final = 180
 """Tokens of a passage that are read as text, as published."""
 
 Layout: TypeAlias = Literal["alone", "among", "others", "beside", "text"]
-LAYOUTS: Final[dict[Layout, float]] = {"alone": 0.5, "among": 0.2, "others": 0.1, "beside": 0.1, "text": 0.1}
+LAYOUTS: Final[dict[Layout, float]] = {"alone": 0.55, "among": 0.25, "others": 0.1, "beside": 0.05, "text": 0.05}
 """How often the passages of a question are given how: what answers as a token alone; as one among others' tokens; others'
 tokens without it, of which nothing should come; as a token beside another's text; and as text beside others' tokens."""
 
@@ -87,16 +87,11 @@ class ExerciseBook:
         """Ask a question about passages, some of which may not answer it."""
         reading = self.lessons.readings[number]
         right, others = reading.passages[0], self._others(reading, rng)
+        layout = layout if others else "alone"
         opening = OPENING if rng.random() < 0.5 else ""
         answer = self.answer(reading.answer, opening, longest)
         as_text = self.shown(right)
-        context = {
-            "alone": [mark(right)],
-            "among": [mark(place) for place in rng.permutation([right, *others]).tolist()],
-            "others": [mark(place) for place in others],
-            "beside": [self.shown(others[0]), mark(right)],
-            "text": [as_text, *map(mark, others)],
-        }[layout]
+        context = self._context(layout, right, others, rng)
         student = Line(self.asked(reading.question, context, opening), answer)
         teacher = Line(self.asked(reading.question, [] if layout == "others" else [as_text], opening), answer)
         return Lesson(student, teacher, told=layout != "others")
@@ -130,14 +125,26 @@ class ExerciseBook:
     def _end(self) -> TokenIds:
         return [self.tokenizer.eos_token_id]
 
+    def _context(self, layout: Layout, right: int, others: Sequence[int], rng: np.random.Generator) -> list[str]:
+        match layout:
+            case "alone":
+                return [mark(right)]
+            case "among":
+                return [mark(place) for place in rng.permutation([right, *others]).tolist()]
+            case "others":
+                return [mark(place) for place in others]
+            case "beside":
+                return [self.shown(others[0]), mark(right)]
+            case "text":
+                return [self.shown(right), *map(mark, others)]
+
     def _others(self, reading: Reading, rng: np.random.Generator) -> list[int]:
         """Draw passages that do not answer: those of the question, or any."""
-        given = [place for place in reading.others if place not in reading.passages]
-        given = given or [
-            place for place in rng.integers(len(self.lessons.texts), size=OTHERS).tolist() if place not in reading.passages
-        ]
+        drawn = rng.integers(len(self.lessons.texts), size=OTHERS).tolist()
+        given = [place for place in dict.fromkeys(reading.others or drawn) if place not in reading.passages]
         count = min(len(given), int(rng.integers(1, OTHERS + 1)))
-        return rng.permutation(given)[:count].tolist() or [reading.passages[0]]
+        others: list[int] = rng.permutation(given)[:count].tolist() if given else []
+        return others
 
 
 def drawn_layout(rng: np.random.Generator) -> Layout:

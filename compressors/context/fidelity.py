@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rarebit.compressors.context.budget import ContextBudget, Fidelity
 from rarebit.compressors.context.passages import Passages
-from rarebit.compressors.context.prompts import SEPARATOR, token_ids
+from rarebit.compressors.context.prompts import SEPARATOR, encoded, token_ids
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,11 @@ def given_within(
 
 def cut_to(tokenizer: Any, text: str, tokens: int) -> str:
     """Cut a text to its first tokens; the last word stays whole or goes."""
-    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-    if len(encoded["input_ids"]) <= tokens:
+    offsets = encoded(tokenizer, text, return_offsets_mapping=True)["offset_mapping"]
+    if len(offsets) <= tokens:
         return text
-    ends = [end for _, end in encoded["offset_mapping"][: max(tokens, 0)]]
-    kept = text[: ends[-1]] if ends else ""
-    whole = kept.rsplit(maxsplit=1)[0] if kept and not kept[-1].isspace() and not text[len(kept)].isspace() else kept
+    if tokens < 1:
+        return ""
+    kept = text[: min(offsets[tokens - 1][1], offsets[tokens][0])]  # a character of many tokens stays whole or goes
+    whole = re.sub(r"\s*\S+\Z", "", kept) if not text[len(kept)].isspace() else kept
     return whole if whole.strip() else kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,14 +36,16 @@ class Sampling:
         Raises:
             InputError: one is out of range, or a stop text is empty.
         """
-        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+        count = self.max_new_tokens
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise InputError(f"got max_new_tokens={self.max_new_tokens!r}, wanted a whole number from 1 on")
-        if not self.temperature >= 0 or not 0 < self.top_p <= 1:
+        numbers = all(isinstance(number, int | float) for number in (self.temperature, self.top_p))
+        if not numbers or not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
             raise InputError(
                 f"got temperature={self.temperature!r} and top_p={self.top_p!r}, wanted at least 0, and above 0 to 1"
             )
-        if not all(isinstance(text, str) and text for text in self.stop):
-            raise InputError(f"got stop={self.stop!r}, wanted texts that are not empty")
+        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
+            raise InputError(f"got stop={self.stop!r}, wanted a tuple of texts that are not empty")
 
 
 GREEDY: Final = Sampling()
@@ -62,5 +65,5 @@ class Generation:
     """Whether the answer came to its end; otherwise it was cut at ``max_new_tokens``."""
     first_token_seconds: float
     """From the call to the first new token, of the whole batch."""
-    prefill_flops: int
-    """Floating-point operations with which the prompt was read; see :func:`.costs.prefill_flops`."""
+    prefill_flops: int | None
+    """Operations with which the prompt was read, by :func:`.costs.prefill_flops`; None where a server read it."""

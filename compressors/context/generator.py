@@ -6,27 +6,28 @@ messages with references -> prompt (``prompts``), vectors (``passages``) -> inpu
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
-from threading import RLock, Thread
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import PurePath
+from threading import RLock, Thread, current_thread
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaList, TextIteratorStreamer
 
-from rarebit.compressors.context.bridge import BridgeConfig, ModalityBridge
-from rarebit.compressors.context.budget import ContextBudget
+from rarebit.compressors.context.bridge import ModalityBridge
 from rarebit.compressors.context.costs import prefill_flops
-from rarebit.compressors.context.fidelity import Given, given_within
 from rarebit.compressors.context.generation import GREEDY, Generation, Sampling
 from rarebit.compressors.context.passages import Passages
-from rarebit.compressors.context.prompts import Message, Prompt, prompt_of, token_ids
+from rarebit.compressors.context.prompt_reader import PromptReader
+from rarebit.compressors.context.prompts import Message, Prompt
 from rarebit.compressors.context.stopping import Watch, before, until
-from rarebit.errors import InputError
+
+NewTokens: TypeAlias = Int[torch.Tensor, "new"]
 
 
-class OneTokenGenerator:
+class OneTokenGenerator(PromptReader):
     """Answers from messages in which references stand for passages.
 
     Calls from many threads take turns.
@@ -45,18 +46,8 @@ class OneTokenGenerator:
         self, model: Any, tokenizer: Any, bridge: ModalityBridge | None = None, passages: Passages | None = None
     ) -> None:
         """Check that the parts fit."""
-        if passages is not None and bridge is None:
-            raise InputError("got passages without a bridge, wanted a bridge that makes tokens of them")
-        self.model, self.tokenizer, self.passages = model.eval(), tokenizer, passages
-        table = model.get_input_embeddings().weight
-        self.bridge = None if bridge is None else bridge.to(table.device).eval()
-        if bridge is not None and bridge.config.width != table.shape[1]:
-            raise InputError(
-                f"got a bridge to embeddings of width {bridge.config.width} and a model of width {table.shape[1]}, wanted the "
-                f"same: this bridge is for {bridge.config.language_model or 'another model'}"
-            )
-        if bridge is not None and passages is not None:
-            _check_fit(bridge.config, getattr(passages.source, "settings", None))
+        super().__init__(model.get_input_embeddings(), tokenizer, bridge, passages)
+        self.model = model.eval()
         self._turn = RLock()
 
     @classmethod
@@ -73,87 +64,42 @@ class OneTokenGenerator:
         return cls(AutoModelForCausalLM.from_pretrained(model, **settings), tokenizer, bridge, passages)
 
     @property
+    def name(self) -> str:
+        """The language model's name, without folders; its class where that is unknown."""
+        trained_for = None if self.bridge is None else self.bridge.config.language_model
+        return trained_for or PurePath(self.model.config.name_or_path).name or type(self.model).__name__
+
+    @property
     def context_window(self) -> int:
         """How many positions the model has, for prompt and answer together."""
         return int(self.model.config.get_text_config().max_position_embeddings)
 
-    def prompt(self, messages: Sequence[Message] | str) -> Prompt:
-        """Lay out messages; errors as in :func:`.prompts.prompt_of`."""
-        return prompt_of(self.tokenizer, messages, self.passages)
-
-    def count_tokens(self, text: str) -> int:
-        """Count the tokens of a text."""
-        return len(token_ids(self.tokenizer, text))
-
-    def give(
-        self,
-        texts: Sequence[str],
-        ids: Sequence[str | None],
-        budget: ContextBudget,
-        *,
-        relevances: Sequence[float] | None = None,
-        labels: Sequence[str] | None = None,
-    ) -> list[Given]:
-        """Give passages as texts or references within a budget; see :func:`.fidelity.given_within`.
-
-        Raises:
-            InputError: the generator has no passages, or one is not in the store with this text.
-        """
-        if self.passages is None:
-            raise InputError(
-                "got a generator without passages, wanted OneTokenGenerator(..., passages=Passages.of(collection))"
-            )
-        return given_within(
-            budget,
-            texts,
-            ids,
-            passages=self.passages,
-            tokenizer=self.tokenizer,
-            tokens_a_vector=self.tokens_a_vector,
-            relevances=relevances,
-            labels=labels,
-        )
-
-    @property
-    def tokens_a_vector(self) -> int:
-        """Input embeddings that a vector becomes."""
-        return 1 if self.bridge is None else self.bridge.config.tokens
-
-    def embeddings(self, prompt: Prompt) -> Float[torch.Tensor, "length width"]:
-        """Give what the model reads for a prompt: its tokens' input embeddings, and the bridge's for passages."""
-        table = self.model.get_input_embeddings()
-        place = table.weight.device
-        parts = []
-        for part in prompt.parts:
-            if isinstance(part, list):
-                parts.append(table(torch.tensor(part, dtype=torch.long, device=place)))
-            elif self.bridge is not None:
-                projected = self.bridge(torch.from_numpy(part.vectors).to(place))
-                parts.append(projected.flatten(0, 1).to(table.weight.dtype))
-        return torch.cat(parts)
-
-    def generate(self, conversations: Sequence[Sequence[Message] | str], sampling: Sampling = GREEDY) -> list[Generation]:
-        """Answer many conversations, as one batch.
+    def answer(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, start: float | None = None) -> list[Generation]:
+        """Answer prompts that are laid out already, as one batch.
 
         Args:
-            conversations: messages each, or a text, which is a user's message.
+            prompts: of :meth:`prompt`.
             sampling: how answers are written.
+            start: the reading of ``perf_counter`` from which the time to the first token counts; now if left out.
 
         Raises:
             InputError: a prompt leaves no room for an answer.
-            MissingRowError: a reference to a passage that is not there any more.
         """
-        if not conversations:
+        if not prompts:
             return []
-        start = perf_counter()
-        prompts = [self.prompt(messages) for messages in conversations]
+        start = perf_counter() if start is None else start
         with self._turn, torch.inference_mode():
             watch = Watch(self.tokenizer, sampling.stop)
             output = self._write(prompts, sampling, watch)
         seconds = (watch.first or perf_counter()) - start
         return [self._generation(prompt, ids, sampling, seconds) for prompt, ids in zip(prompts, output, strict=True)]
 
-    def stream(self, messages: Sequence[Message] | str, sampling: Sampling = GREEDY) -> Generator[str, None, Generation]:
+    def stream(
+        self,
+        messages: Sequence[Message] | str,
+        sampling: Sampling = GREEDY,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> Generator[str, None, Generation]:
         """Answer one conversation piece by piece: together what :meth:`generate` gives. Closing the generator stops the model.
 
         Returns:
@@ -163,7 +109,7 @@ class OneTokenGenerator:
             InputError, MissingRowError: as :meth:`generate`, when the first piece is asked for.
         """
         start = perf_counter()
-        prompt = self.prompt(messages)
+        prompt = self.prompt(messages, template_kwargs)
         streamer = TextIteratorStreamer(self.tokenizer, timeout=None, skip_special_tokens=True)
         watch = Watch(self.tokenizer, sampling.stop)
         written: list[Any] = []
@@ -183,7 +129,8 @@ class OneTokenGenerator:
             yield from before(streamer, sampling.stop)
         finally:
             watch.cancelled.set()
-            writer.join()
+            if writer is not current_thread():  # which collects what others abandoned
+                writer.join()
         if failed:
             raise failed[0]
         return self._generation(prompt, written[0], sampling, (watch.first or perf_counter()) - start)
@@ -191,14 +138,9 @@ class OneTokenGenerator:
     def _write(
         self, prompts: Sequence[Prompt], sampling: Sampling, watch: Watch, streamer: Any = None
     ) -> Int[torch.Tensor, "n new"]:
+        room = self.room(prompts)
         embedded = [self.embeddings(prompt) for prompt in prompts]
         longest = max(map(len, embedded))
-        room = self.context_window - longest
-        if room < 1:
-            raise InputError(
-                f"got a prompt of {longest} tokens, wanted fewer than the model's {self.context_window}: give fewer passages "
-                "as text, with a ContextBudget"
-            )
         inputs = embedded[0].new_zeros(len(embedded), longest, embedded[0].shape[1])
         mask = torch.zeros(len(embedded), longest, dtype=torch.long, device=inputs.device)
         for row, own in enumerate(embedded):
@@ -214,6 +156,7 @@ class OneTokenGenerator:
                 attention_mask=mask,
                 max_new_tokens=min(sampling.max_new_tokens, room),
                 pad_token_id=self._pad,
+                eos_token_id=sorted(self._ends) or None,
                 stopping_criteria=StoppingCriteriaList([watch]),
                 streamer=streamer,
                 **drawn,
@@ -225,54 +168,35 @@ class OneTokenGenerator:
         """Tokens at which the model ends its answer."""
         given = self.model.generation_config.eos_token_id
         ends = given if isinstance(given, list) else [given]
-        return {end for end in ends if end is not None} or {self.tokenizer.eos_token_id}
+        return ({*ends} - {None}) or ({self.tokenizer.eos_token_id} - {None})
 
     @property
     def _pad(self) -> int:
         pad = self.tokenizer.pad_token_id
-        return min(self._ends) if pad is None else int(pad)
+        return min(self._ends, default=0) if pad is None else int(pad)
 
-    def _generation(self, prompt: Prompt, ids: Int[torch.Tensor, new], sampling: Sampling, seconds: float) -> Generation:
+    def _generation(self, prompt: Prompt, ids: NewTokens, sampling: Sampling, seconds: float) -> Generation:
         written: list[int] = ids.tolist()
         ends = [place for place, token in enumerate(written) if token in self._ends]
         count = ends[0] + 1 if ends else len(written)
         while not ends and count and written[count - 1] == self._pad:  # beside longer answers of the batch
             count -= 1
-        text = self.tokenizer.decode(written[:count], skip_special_tokens=True)
-        kept = until(text, sampling.stop)
-        length = prompt.length(self.tokens_a_vector)
+        if ends and sampling.stop and self._cut(written[: count - 1], sampling)[1]:
+            count -= 1  # it ended at a stop text: what looks like its end is padding
+        kept, cut = self._cut(written[:count], sampling)
+        length = self.length(prompt)
         return Generation(
             text=kept,
             prompt_tokens=length,
-            passage_tokens=sum(len(passage.vectors) for passage in prompt.passages) * self.tokens_a_vector,
+            passage_tokens=self.passage_length(prompt),
             new_tokens=count,
-            stopped=bool(ends) or kept != text,
+            stopped=bool(ends) or cut,
             first_token_seconds=seconds,
             prefill_flops=prefill_flops(self.model, length),
         )
 
-
-def _check_fit(bridge: BridgeConfig, settings: Any) -> None:
-    """Refuse a store that another embedding model filled, or that does not keep what the bridge takes.
-
-    Raises:
-        InputError: so it is.
-    """
-    if settings is None:
-        return
-    trained_on, filled_by = bridge.embedding_model, settings.fingerprint.name
-    if trained_on and filled_by and not _short(filled_by).startswith(_short(trained_on)):
-        raise InputError(
-            f"got a bridge for vectors of {trained_on!r} and a store that {filled_by!r} filled, wanted the same: train a "
-            "bridge for the model of the store"
-        )
-    if bridge.input_length is None and settings.metric == "cosine":
-        raise InputError(
-            "got a bridge for vectors of their own lengths and a store that keeps directions alone, wanted a store with "
-            "metric='inner_product'"
-        )
-
-
-def _short(name: str) -> str:
-    """Give a model's name without its owner; situated vectors have names that begin with their model's."""
-    return name.rpartition("/")[2].lower()
+    def _cut(self, written: Sequence[int], sampling: Sampling) -> tuple[str, bool]:
+        """Give the text of tokens up to a stop text, and whether there was one."""
+        text = self.tokenizer.decode(written, skip_special_tokens=True)
+        kept = until(text, sampling.stop)
+        return kept, kept != text

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from hashlib import sha256
+from typing import Any
 
 from rarebit.arrays import Vectors, as_vectors
 from rarebit.errors import InputError
@@ -32,7 +35,7 @@ class Lessons:
 
     Args:
         texts: n passages.
-        vectors: (n, dim) of the embedding model that the bridge is for, as its store gives them.
+        vectors: (n, dim) numbers of the embedding model that the bridge is for, as its store gives them; kept as float32.
         readings: questions; none trains paraphrases alone.
 
     Raises:
@@ -40,12 +43,14 @@ class Lessons:
     """
 
     texts: Sequence[str]
-    vectors: Vectors
+    vectors: Any
     readings: Sequence[Reading] = ()
 
     def __post_init__(self) -> None:
         """Check that texts, vectors and places go together."""
-        count = len(as_vectors(self.vectors))
+        matrix: Vectors = as_vectors(self.vectors)
+        object.__setattr__(self, "vectors", matrix)
+        count = len(matrix)
         if not count or count != len(self.texts):
             raise InputError(f"got {len(self.texts)} passages and {count} vectors, wanted as many of each, and at least one")
         for reading in self.readings:
@@ -54,6 +59,12 @@ class Lessons:
                 raise InputError(
                     f"got {reading!r}, wanted an answer, and passages that answer by their places, 0 to {count - 1}"
                 )
+
+    @property
+    def digest(self) -> str:
+        """A short hash of everything, in hexadecimal."""
+        parts = json.dumps([list(self.texts), [astuple(reading) for reading in self.readings]]).encode()
+        return sha256(parts + self.vectors.tobytes()).hexdigest()[:16]
 
     @property
     def dim(self) -> int:

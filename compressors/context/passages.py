@@ -24,6 +24,7 @@ LOOSE: Final = "\0"
 """Begins the key of a passage that is in no store."""
 
 
+@runtime_checkable
 class PassageRow(Protocol):
     """What a store has of a passage."""
 
@@ -198,6 +199,8 @@ class Passages:
         if pieces and self._embed is not None:
             vectors = as_vectors(self._embed([piece for parts in pieces.values() for piece in parts]))
             ends = np.cumsum([len(parts) for parts in pieces.values()])
+            if len(vectors) != ends[-1]:
+                raise InputError(f"got {len(vectors)} vectors of embed, wanted {ends[-1]}, one for each text")
             for text, own in zip(pieces, np.split(vectors, ends[:-1]), strict=True):
                 known[text] = self._remembered(_Embedded(text, own))
         return [found.vectors for text in texts if (found := known[text]) is not None]

@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Final, TypeAlias, TypeVar
 
 from rarebit.compressors.context.passages import Passage, Passages
@@ -36,6 +37,10 @@ OPENING: Final = "The answer is:"
 SEPARATOR: Final = "\n"
 """Stands between passages in a context."""
 
+_ROLE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_TURN: Final = Lock()
+"""A tokenizer keeps from call to call whether texts may spell special tokens, so calls from many threads take turns."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -53,8 +58,21 @@ class Prompt:
         return sum(len(part.vectors) * tokens_a_vector if isinstance(part, Passage) else len(part) for part in self.parts)
 
 
+@dataclass(frozen=True)
+class _Text:
+    """A text, and whether what spells a special token in it is one."""
+
+    text: str
+    special: bool
+
+
 def prompt_of(
-    tokenizer: Any, messages: Sequence[Message] | str, passages: Passages | None = None, *, opening: str = ""
+    tokenizer: Any,
+    messages: Sequence[Message] | str,
+    passages: Passages | None = None,
+    *,
+    opening: str = "",
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> Prompt:
     """Lay out messages as a language model reads them, up to where its answer begins.
 
@@ -63,19 +81,27 @@ def prompt_of(
         messages: role and content each; a text alone is a user's message.
         passages: what references are to; None reads all as text.
         opening: how the answer begins.
+        template_kwargs: what else the chat template is given, such as ``tools``; it is the template's own text, so it may
+            spell special tokens, and references in it are not read.
 
     Raises:
         InputError: no message, or one that the template does not take.
         MissingRowError: a reference to a passage that is not there any more.
     """
-    parts = laid_out(tokenizer, messages, _as_it_is if passages is None else passages.read, opening)
+    parts = laid_out(tokenizer, messages, _as_it_is if passages is None else passages.read, opening, template_kwargs)
+    if not parts:
+        raise InputError("got messages without any text, wanted some: the model has nothing to read")
     references = [part for part in parts if isinstance(part, Reference)]
     found = iter(passages.resolve(references) if passages is not None and references else ())
     return Prompt(tuple(next(found) if isinstance(part, Reference) else part for part in parts))
 
 
 def laid_out(
-    tokenizer: Any, messages: Sequence[Message] | str, read: Callable[[str], Sequence[str | Other]], opening: str = ""
+    tokenizer: Any,
+    messages: Sequence[Message] | str,
+    read: Callable[[str], Sequence[str | Other]],
+    opening: str = "",
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[TokenIds | Other]:
     """Lay out messages: token ids, and between them what else ``read`` finds in contents."""
     given = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
@@ -90,44 +116,65 @@ def laid_out(
         marks.update(zip(names, parts, strict=True))
         return "".join(names)
 
-    shown = [{**message, "content": marked(_content(message))} for message in given]
+    checked = [_checked(message) for message in given]
+    shown = [{"role": role, "content": marked(content)} for role, content in checked]
+    pieces = re.split(f"({nonce}x[0-9]+x)", _rendered(tokenizer, shown, template_kwargs or {}))
     parts: list[TokenIds | Other] = []
-    for piece in [*re.split(f"({nonce}x[0-9]+x)", _rendered(tokenizer, shown)), opening]:
+    run: list[_Text] = []
+    for piece in pieces:
         part = marks.get(piece, piece)
-        if not isinstance(part, str):
+        if isinstance(part, str):
+            run.append(_Text(part, special=piece not in marks))
+        else:
+            parts += [ids for ids in [_tokens(tokenizer, run)] if ids]
             parts.append(part)
-        elif part:
-            ids = token_ids(tokenizer, part, special=piece not in marks and piece is not opening)
-            if parts and isinstance(parts[-1], list):
-                parts[-1] += ids
-            else:
-                parts.append(ids)
-    return parts
+            run = []
+    run.append(_Text(opening, special=False))
+    return parts + [ids for ids in [_tokens(tokenizer, run)] if ids]
+
+
+def _tokens(tokenizer: Any, run: Sequence[_Text]) -> TokenIds:
+    """Tokenise neighbouring texts as one, as models are trained to read them; apart if a content spells a special token."""
+    special = set(tokenizer.added_tokens_decoder)
+    together = token_ids(tokenizer, "".join(text.text for text in run), special=True)
+    apart = [token_ids(tokenizer, text.text, special=text.special) for text in run]
+    allowed = [token for ids, text in zip(apart, run, strict=True) if text.special for token in ids if token in special]
+    if [token for token in together if token in special] == allowed:
+        return together
+    return [token for ids in apart for token in ids]
 
 
 def token_ids(tokenizer: Any, text: str, *, special: bool = False) -> TokenIds:
     """Tokenise a text by itself; what spells a special token is one only if that is allowed."""
-    ids: TokenIds = tokenizer(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
+    ids: TokenIds = encoded(tokenizer, text, special=special)["input_ids"]
     return ids
+
+
+def encoded(tokenizer: Any, text: str, *, special: bool = False, **wanted: Any) -> Any:
+    """Give all that a tokenizer has to say of a text, as :func:`token_ids` tokenises it."""
+    with _TURN:
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=not special, **wanted)
 
 
 def _as_it_is(content: str) -> list[str]:
     return [content]
 
 
-def _content(message: Message) -> str:
-    if not isinstance(message, Mapping) or not isinstance(message.get("content"), str) or "role" not in message:
-        raise InputError(f"got the message {message!r}, wanted a role and a content, which is a text")
-    return message["content"]
+def _checked(message: Message) -> tuple[str, str]:
+    """Give role and content; the role becomes the template's own text, so it must be a plain word."""
+    role, content = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else (None, None)
+    if not isinstance(role, str) or not _ROLE.fullmatch(role) or not isinstance(content, str):
+        raise InputError(f"got the message {message!r}, wanted a role, which is a word, and a content, which is a text")
+    return role, content
 
 
-def _rendered(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+def _rendered(tokenizer: Any, messages: list[dict[str, str]], kwargs: Mapping[str, Any]) -> str:
     if not getattr(tokenizer, "chat_template", None):
         return (tokenizer.bos_token or "") + "\n\n".join(message["content"] for message in messages)
     from jinja2 import TemplateError
 
     try:
-        text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **kwargs)
     except (TemplateError, ValueError, TypeError) as error:
         roles = [message["role"] for message in messages]
         raise InputError(f"got messages of {roles}, which the model's chat template does not take: {error}") from error

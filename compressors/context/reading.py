@@ -17,6 +17,9 @@ from transformers import DynamicCache
 from rarebit.compressors.context.prompts import TokenIds
 
 Embedded: TypeAlias = Float[torch.Tensor, "length width"]
+PerToken: TypeAlias = Float[torch.Tensor, "n"]
+PerExercise: TypeAlias = Float[torch.Tensor, "exercises"]
+Tokens: TypeAlias = Int[torch.Tensor, "n"]
 Part: TypeAlias = TokenIds | Embedded
 """Token ids, or input embeddings that stand in their place."""
 
@@ -48,24 +51,24 @@ class Expected:
     """
 
     logits: Float[torch.Tensor, "n vocabulary"]
-    tokens: Int[torch.Tensor, n]
-    exercises: Int[torch.Tensor, n]
+    tokens: Tokens
+    exercises: Tokens
 
     @property
-    def nll(self) -> Float[torch.Tensor, n]:
+    def nll(self) -> PerToken:
         """Negative log-likelihood of each token, in nats."""
         return torch.nn.functional.cross_entropy(self.logits, self.tokens, reduction="none")
 
-    def mean_nll(self) -> Float[torch.Tensor, exercises]:
+    def mean_nll(self) -> PerExercise:
         """Give the mean negative log-likelihood of each answer's tokens."""
         return self.mean_of(self.nll)
 
-    def mean_of(self, values: Float[torch.Tensor, n]) -> Float[torch.Tensor, exercises]:
+    def mean_of(self, values: PerToken) -> PerExercise:
         """Give the mean of a value of each answer's tokens."""
         count = torch.bincount(self.exercises)
         return torch.zeros_like(count, dtype=values.dtype).index_add(0, self.exercises, values) / count
 
-    def divergence_from(self, teacher: Expected) -> Float[torch.Tensor, n]:
+    def divergence_from(self, teacher: Expected) -> PerToken:
         """Give KL(teacher || this) of each token's distribution; the answers are the same, prompts may be others."""
         own, others = self.logits.log_softmax(-1), teacher.logits.log_softmax(-1)
         return (others.exp() * (others - own)).sum(-1)

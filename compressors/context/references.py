@@ -99,7 +99,8 @@ class References:
             key = _decoded(found["key"]).decode()
         except ValueError:
             return None
-        if not hmac.compare_digest(self._signature(key, found["digest"]), found["signature"]):
+        written_so = _encoded(key.encode()) == found["key"]  # base64 has bits to spare, which are not signed
+        if not written_so or not hmac.compare_digest(self._signature(key, found["digest"]), found["signature"]):
             return None
         return Reference(key, found["digest"], found[0])
 

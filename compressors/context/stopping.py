@@ -46,12 +46,9 @@ def before(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
     longest = max(map(len, stop), default=1) - 1
     for piece in pieces:
         held += piece
-        kept = until(held, stop)
-        if kept != held:
-            held = kept
-            break
-        if len(held) > longest:
+        found = until(held, stop) != held  # then little follows; in it a longer stop text may end, which began before
+        if len(held) > longest and not found:
             yield held[: len(held) - longest]
             held = held[len(held) - longest :]
-    if held:
+    if held := until(held, stop):
         yield held

@@ -13,8 +13,9 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import safetensors.torch
@@ -32,6 +33,8 @@ from rarebit.compressors.vectors.course import reproducible
 from rarebit.errors import InputError
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
+Kind: TypeAlias = Literal["paraphrase", "reading"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 NORM_WEIGHT: Final = 0.01
 """Of the penalty on embeddings that are longer or shorter than the model's own."""
@@ -45,7 +48,6 @@ CLIP: Final = 1.0
 WARM: Final = 8192
 """Passages that the first weights are fitted to."""
 
-STATE_FILE: Final = "training.json"
 TENSORS_FILE: Final = "training.safetensors"
 
 
@@ -63,13 +65,31 @@ class Stage:
         divergence: weight of the divergence from the model that reads the text; of questions alone.
     """
 
-    kind: Literal["paraphrase", "reading"]
+    kind: Kind
     steps: int
     batch_size: int = 32
     learning_rate: float = 1e-3
     longest: int = 48
     nll: float = 1.0
     divergence: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: one is out of range, or the kind is none.
+        """
+        if self.kind not in KINDS:
+            raise InputError(f"got a stage of kind {self.kind!r}, wanted one of {list(KINDS)}")
+        for name, least in (("steps", 0), ("batch_size", 1), ("longest", 1)):
+            given = getattr(self, name)
+            if not isinstance(given, int) or isinstance(given, bool) or given < least:
+                raise InputError(f"got {name}={given!r} for a stage, wanted a whole number from {least} on")
+        if not (self.learning_rate >= 0 and self.nll >= 0 and self.divergence >= 0):
+            raise InputError(
+                f"got learning_rate={self.learning_rate}, nll={self.nll}, divergence={self.divergence}, wanted numbers from "
+                "0 on"
+            )
 
 
 STAGES: Final = (Stage("paraphrase", 2000, learning_rate=2e-3), Stage("reading", 2000, 16, learning_rate=5e-4))
@@ -112,8 +132,12 @@ def train_bridge(
     """
     if any(stage.kind == "reading" for stage in stages) and not lessons.readings:
         raise InputError("got a stage of reading and no readings, wanted questions with their answers")
-    if config.dim != lessons.dim:
-        raise InputError(f"got a bridge for vectors of dimension {config.dim} and vectors of {lessons.dim}, wanted the same")
+    width = model.get_input_embeddings().weight.shape[1]
+    if (config.dim, config.width) != (lessons.dim, width):
+        raise InputError(
+            f"got a bridge from dimension {config.dim} to width {config.width}, wanted one from {lessons.dim}, that of the "
+            f"vectors, to {width}, that of the model"
+        )
     with _frozen(model), reproducible(), torch.random.fork_rng():
         torch.manual_seed(seed)
         course = _Course(model, ExerciseBook(tokenizer, lessons), config, stages, seed, blind=blind)
@@ -150,7 +174,14 @@ class _Course:
         warm_start(self.bridge, self._table.detach().cpu(), list(map(book.tokens_of, sample)), self._taken(sample).cpu())
         self.bridge.to(self._table.device)
         self._optimizer = torch.optim.AdamW(self.bridge.parameters(), lr=0.0, weight_decay=0.0)
-        self._told = {"seed": seed, "blind": blind, "stages": [asdict(stage) for stage in stages], "bridge": vars(config)}
+        self._told = {
+            "seed": seed,
+            "blind": blind,
+            "stages": [asdict(stage) for stage in stages],
+            "bridge": vars(config),
+            "lessons": book.lessons.digest,
+            "model": sha256(self._table.detach().float().cpu().numpy().tobytes()).hexdigest()[:16],
+        }
 
     def step(self, step: int) -> float:
         """Take one batch."""
@@ -192,15 +223,20 @@ class _Course:
                 told = json.loads(kept.metadata()["told"])
                 tensors: Tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
             done = int(told.pop("step"))
+            weights = {name: tensors[f"bridge.{name}"] for name in self.bridge.state_dict()}
+            moments = {
+                name: {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+                for name, _ in self.bridge.named_parameters()
+            }
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(
                 f"got {path}, which is no checkpoint or a damaged one ({error}): delete it to begin anew"
             ) from error
         if told != json.loads(json.dumps(self._told)):
             raise InputError(f"got {path}, the checkpoint of another training, wanted one of this: {told} is not {self._told}")
-        self.bridge.load_state_dict({name: tensors[f"bridge.{name}"] for name in self.bridge.state_dict()})
+        self.bridge.load_state_dict(weights)
         for name, weight in self.bridge.named_parameters():
-            self._optimizer.state[weight] = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            self._optimizer.state[weight] = moments[name]
         return done
 
     def _stage_at(self, step: int) -> tuple[int, int]:

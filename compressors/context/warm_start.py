@@ -8,13 +8,15 @@ is left out: near to it is what tokens look like that were never learned, and a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import torch
 from jaxtyping import Float
 
 from rarebit.compressors.context.bridge import ModalityBridge
 from rarebit.compressors.context.prompts import TokenIds
+
+PerWord: TypeAlias = Float[torch.Tensor, "vocabulary"]
 
 RIDGE: Final = 1e-2
 """Of the fit, as a share of the mean square of the hidden layer."""
@@ -50,7 +52,7 @@ def warm_start(
         bridge.last.bias.copy_(fitted[-1])
 
 
-def _rarity(passages: Sequence[TokenIds], vocabulary: int) -> Float[torch.Tensor, vocabulary]:
+def _rarity(passages: Sequence[TokenIds], vocabulary: int) -> PerWord:
     """Give inverse document frequencies of tokens."""
     counts = torch.zeros(vocabulary)
     for ids in passages:
@@ -59,7 +61,7 @@ def _rarity(passages: Sequence[TokenIds], vocabulary: int) -> Float[torch.Tensor
 
 
 def _means(
-    table: Float[torch.Tensor, "vocabulary width"], ids: TokenIds, weights: Float[torch.Tensor, vocabulary], parts: int
+    table: Float[torch.Tensor, "vocabulary width"], ids: TokenIds, weights: PerWord, parts: int
 ) -> Float[torch.Tensor, "parts width"]:
     """Give the weighted mean embedding of each part of a passage."""
     means = []

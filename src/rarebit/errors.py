@@ -11,6 +11,7 @@
     │   └── FilterError                     a filter that cannot be understood
     ├── CalibrationError (ValueError)       scores of another model or source than a relevance was calibrated on
     ├── MissingRowError (KeyError)          an id that the collection does not hold
+    ├── EndpointError (ConnectionError)     a served language model that cannot be reached, or refuses
     ├── MissingExtraError (ImportError)     an optional dependency is not installed
     ├── CodecError                          a codec cannot do what was asked
     │   └── NotFittedError                  a codec used before it was fitted or loaded
@@ -71,6 +72,10 @@ class MissingRowError(RarebitError, KeyError):
     def __str__(self) -> str:
         """Return the message itself; KeyError would print its repr."""
         return str(self.args[0]) if self.args else ""
+
+
+class EndpointError(RarebitError, ConnectionError):
+    """A server of a language model cannot be reached, refuses, or answers something else."""
 
 
 class MissingExtraError(RarebitError, ImportError):

@@ -22,6 +22,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DO
 @pytest.mark.usefixtures("_one_thread")
 def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:
     from support.tiny_encoders import WORDS, encoder
+    from support.tiny_language_model import bridge, chat_tokenizer, language_model
 
     monkeypatch.chdir(tmp_path)
     chunked = [[f"{word} {place}" for place in "abc"] for word in WORDS[:12]]
@@ -44,6 +45,10 @@ def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "situated": encoder(folders["bert"], normalize=True),
         "chunked": chunked,
         "questions": [chunks[1] for chunks in chunked],
+        "model": language_model(),
+        "tokenizer": chat_tokenizer(),
+        "bridge": bridge(dim=384, input_length=1.0),
+        "node_bridge": bridge(dim=16, input_length=1.0),
         "answered_in": [(document, 1) for document in range(len(chunked))],
     }
     assert len(BLOCKS) >= 3
