@@ -27,6 +27,9 @@ from rarebit.cookbook.models import LANGUAGE_MODEL, load_smollm
 READ = ("squadshifts-newwiki", "nq-oracle", "fairytaleqa", "medquad")
 """Collections with answers; of each, the articles that are not measured with."""
 
+MEASURED = ("hotpotqa-mini",)
+"""Collections that are measured with alone: what they ask about is left out wherever it stands."""
+
 PARAPHRASED = {"trec-dl19": 10_000, "scifact": 4_000, "cisi": 1_400, "cranfield": 1_300, "eltec-eng": 20_000}
 """Collections whose passages are paraphrased alone, and how many of them."""
 
@@ -36,7 +39,8 @@ WIDTH = 576
 def lessons(data: Path, cache: Path) -> Lessons:
     """Gather what is learned from."""
     sets = [load(data / name, cache) for name in READ]
-    return joined(sets, "train", [unasked(data / name, cache, most) for name, most in PARAPHRASED.items()])
+    more = [unasked(data / name, cache, most) for name, most in PARAPHRASED.items()]
+    return joined(sets, more, [load(data / name, cache) for name in MEASURED])
 
 
 def language_model(*, device: str) -> tuple[Any, Any]:

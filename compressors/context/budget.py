@@ -67,7 +67,12 @@ class ContextBudget:
 
         Returns:
             n allotments, in the order given; together they are within the budget.
+
+        Raises:
+            InputError: a relevance that is none.
         """
+        if relevances is not None and not all(0 <= own <= 1 for own in relevances):
+            raise InputError(f"got relevances {list(relevances)[:10]}, wanted numbers from 0 to 1")
         order = sorted(range(len(as_text)), key=lambda place: 0.0 if relevances is None else -relevances[place])
         left = math.inf if self.max_tokens is None else self.max_tokens
         allotted = [DROPPED] * len(as_text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 
 def prefill_flops(model: Any, tokens: int) -> int:
@@ -18,8 +19,9 @@ def prefill_flops(model: Any, tokens: int) -> int:
         tokens: of the prompt.
     """
     head = model.get_output_embeddings()
-    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
-    weights = sum(layer.in_features * layer.out_features for layer in layers)
+    layers = [layer for layer in model.modules() if layer is not head]
+    weights = sum(layer.in_features * layer.out_features for layer in layers if isinstance(layer, torch.nn.Linear))
+    weights += sum(layer.nx * layer.nf for layer in layers if isinstance(layer, Conv1D))
     config = model.config.get_text_config()
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 4 * config.num_hidden_layers * config.num_attention_heads * width * tokens**2

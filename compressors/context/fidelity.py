@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rarebit.compressors.context.budget import ContextBudget, Fidelity
 from rarebit.compressors.context.passages import Passages
 from rarebit.compressors.context.prompts import SEPARATOR, encoded, token_ids
+
+JOINERS: Final = (SEPARATOR, "\n\n")
+"""What stands between passages: ours, and what both frameworks take unless they are told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -57,30 +60,27 @@ def given_within(
     Raises:
         InputError: a passage that would become a token is not in the store with this text, and cannot be embedded.
     """
-    between = len(token_ids(tokenizer, SEPARATOR))
+    between = max(len(token_ids(tokenizer, joiner)) for joiner in JOINERS)
     as_text = [len(token_ids(tokenizer, text)) + between for text in texts]
     as_tokens = [passages.pieces(text) * tokens_a_vector + between for text in texts]
     allotted = budget.allot(as_text, as_tokens, relevances)
-    tokens = [place for place, own in enumerate(allotted) if own.fidelity == "token"]
-    own_labels = None if labels is None else [labels[place] for place in tokens]
-    references = dict(
-        zip(
-            tokens,
-            passages.refer([texts[place] for place in tokens], [ids[place] for place in tokens], own_labels),
-            strict=True,
-        )
-    )
-    return [
-        Given(
-            place,
-            references[place] if place in references else cut_to(tokenizer, texts[place], own.tokens - between),
-            own.fidelity,
-            own.tokens,
-            as_text[place],
-        )
+    shown = {
+        place: cut_to(tokenizer, texts[place], own.tokens - between)
         for place, own in enumerate(allotted)
-        if own.fidelity != "dropped"
+        if own.fidelity == "text"
+    }
+    # Less than a letter may be left of a text: then its token says more.
+    tokens = [
+        place
+        for place, own in enumerate(allotted)
+        if own.fidelity == "token" or (own.fidelity == "text" and not shown[place].strip())
     ]
+    own_labels = None if labels is None else [labels[place] for place in tokens]
+    references = passages.refer([texts[place] for place in tokens], [ids[place] for place in tokens], own_labels)
+    written = {place: Given(place, text, "text", allotted[place].tokens, as_text[place]) for place, text in shown.items()}
+    for place, reference in zip(tokens, references, strict=True):
+        written[place] = Given(place, reference, "token", as_tokens[place], as_text[place])
+    return [written[place] for place in sorted(written)]
 
 
 def cut_to(tokenizer: Any, text: str, tokens: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import PurePath
-from threading import RLock, Thread, current_thread
+from threading import Event, RLock, Thread, current_thread
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -99,6 +99,7 @@ class OneTokenGenerator(PromptReader):
         messages: Sequence[Message] | str,
         sampling: Sampling = GREEDY,
         template_kwargs: Mapping[str, Any] | None = None,
+        cancelled: Event | None = None,
     ) -> Generator[str, None, Generation]:
         """Answer one conversation piece by piece: together what :meth:`generate` gives. Closing the generator stops the model.
 
@@ -111,14 +112,17 @@ class OneTokenGenerator(PromptReader):
         start = perf_counter()
         prompt = self.prompt(messages, template_kwargs)
         streamer = TextIteratorStreamer(self.tokenizer, timeout=None, skip_special_tokens=True)
-        watch = Watch(self.tokenizer, sampling.stop)
+        watch = Watch(self.tokenizer, sampling.stop, cancelled)
         written: list[Any] = []
         failed: list[BaseException] = []
 
         def write() -> None:
             try:
                 with self._turn, torch.inference_mode():
-                    written.extend(self._write([prompt], sampling, watch, streamer))
+                    if watch.cancelled.is_set():  # while it waited for its turn
+                        streamer.end()  # type: ignore[no-untyped-call]
+                    else:
+                        written.extend(self._write([prompt], sampling, watch, streamer))
             except BaseException as error:  # noqa: BLE001 -- raised in the reader's thread
                 failed.append(error)
                 streamer.end()  # type: ignore[no-untyped-call]
@@ -133,7 +137,8 @@ class OneTokenGenerator(PromptReader):
                 writer.join()
         if failed:
             raise failed[0]
-        return self._generation(prompt, written[0], sampling, (watch.first or perf_counter()) - start)
+        ids = written[0] if written else torch.empty(0, dtype=torch.long)
+        return self._generation(prompt, ids, sampling, (watch.first or perf_counter()) - start)
 
     def _write(
         self, prompts: Sequence[Prompt], sampling: Sampling, watch: Watch, streamer: Any = None
@@ -145,9 +150,9 @@ class OneTokenGenerator(PromptReader):
         mask = torch.zeros(len(embedded), longest, dtype=torch.long, device=inputs.device)
         for row, own in enumerate(embedded):
             inputs[row, longest - len(own) :], mask[row, longest - len(own) :] = own, 1
-        drawn: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        drawn: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None}
         if sampling.temperature:
-            drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": None}
+            drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
         with torch.random.fork_rng(enabled=sampling.seed is not None):
             if sampling.seed is not None:
                 torch.manual_seed(sampling.seed)
@@ -159,6 +164,8 @@ class OneTokenGenerator(PromptReader):
                 eos_token_id=sorted(self._ends) or None,
                 stopping_criteria=StoppingCriteriaList([watch]),
                 streamer=streamer,
+                top_k=None,
+                num_beams=1,
                 **drawn,
             )
         return output
@@ -179,7 +186,8 @@ class OneTokenGenerator(PromptReader):
         written: list[int] = ids.tolist()
         ends = [place for place, token in enumerate(written) if token in self._ends]
         count = ends[0] + 1 if ends else len(written)
-        while not ends and count and written[count - 1] == self._pad:  # beside longer answers of the batch
+        padded = self.tokenizer.pad_token_id is not None or bool(self._ends)
+        while padded and not ends and count and written[count - 1] == self._pad:  # beside longer answers of the batch
             count -= 1
         if ends and sampling.stop and self._cut(written[: count - 1], sampling)[1]:
             count -= 1  # it ended at a stop text: what looks like its end is padding

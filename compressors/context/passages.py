@@ -132,6 +132,7 @@ class Passages:
         *,
         embed: Embed | None = None,
         split: Callable[[str], list[str]] | None = None,
+        belonging: str | None = None,
         secret: bytes | None = None,
     ) -> Passages:
         """Take those of a :class:`rarebit.Collection` or of a tenant, to whom references are then bound.
@@ -140,11 +141,12 @@ class Passages:
             rows: the collection, or the handle of a tenant.
             embed: as for :class:`Passages`, and so the others.
             split: parts long passages.
+            belonging: names what references are bound to; by default the file's path and the tenant, which differ where
+                another process has the file elsewhere.
             secret: for references that other processes write or read.
         """
-        where = "" if rows.path is None else str(rows.path.resolve())
-        belonging = f"{where}\0{getattr(rows, 'name', '')}"
-        return cls(rows, embed=embed, split=split, belonging=belonging, secret=secret)
+        own = rows.identity if belonging is None else belonging
+        return cls(rows, embed=embed, split=split, belonging=own, secret=secret)
 
     def pieces(self, text: str) -> int:
         """Count the vectors of a passage."""
@@ -167,6 +169,10 @@ class Passages:
             if reference.id not in texts or digest_of(texts[reference.id]) != reference.digest:
                 raise MissingRowError(_gone(reference, changed=reference.id in texts))
         vectors = self._vectors(texts)
+        now = self._stored(keys)
+        for reference in references:  # that were read before their vectors
+            if not reference.id.startswith(LOOSE) and now.get(reference.id) != texts[reference.id]:
+                raise MissingRowError(_gone(reference, changed=reference.id in now))
         return [Passage(reference, texts[reference.id], vectors[reference.id]) for reference in references]
 
     def _stored(self, keys: Sequence[str]) -> dict[str, str]:
@@ -177,7 +183,7 @@ class Passages:
     def _vectors(self, texts: dict[str, str]) -> dict[str, Vectors]:
         """Give the store's vectors, and those of the pieces of long passages and of passages in no store."""
         whole = [key for key, text in texts.items() if not key.startswith(LOOSE) and len(self._parted(text)) == 1]
-        apart = {key: text for key, text in texts.items() if key not in whole}
+        apart = {key: text for key, text in texts.items() if key not in set(whole)}
         found = {}
         if whole and self.source is not None:
             found = {key: vector[np.newaxis] for key, vector in zip(whole, self.source.vectors(whole), strict=True)}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
+from threading import Event
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float
@@ -17,6 +19,9 @@ from rarebit.compressors.context.generation import GREEDY, Generation, Sampling
 from rarebit.compressors.context.passages import Passages
 from rarebit.compressors.context.prompts import Message, Prompt, prompt_of, token_ids
 from rarebit.errors import InputError
+
+SITUATED: Final = " situated by "
+"""Stands behind a model's name in that of its vectors where something situated them."""
 
 
 class PromptReader(ABC):
@@ -40,7 +45,7 @@ class PromptReader(ABC):
             raise InputError("got passages without a bridge, wanted a bridge that makes tokens of them")
         self.table, self.tokenizer, self.passages = table, tokenizer, passages
         weight = table.weight
-        self.bridge = None if bridge is None else bridge.to(weight.device).eval()
+        self.bridge = None if bridge is None else copy.deepcopy(bridge).to(weight.device).eval()
         if bridge is not None and bridge.config.width != weight.shape[1]:
             raise InputError(
                 f"got a bridge to embeddings of width {bridge.config.width} and a model of width {weight.shape[1]}, wanted the "
@@ -78,8 +83,15 @@ class PromptReader(ABC):
         messages: Sequence[Message] | str,
         sampling: Sampling = GREEDY,
         template_kwargs: Mapping[str, Any] | None = None,
+        cancelled: Event | None = None,
     ) -> Generator[str, None, Generation]:
         """Answer one conversation piece by piece: together what :meth:`generate` gives. Closing the generator stops the model.
+
+        Args:
+            messages: of the conversation, or a text, which is a user's message.
+            sampling: how the answer is written.
+            template_kwargs: what else the chat template is given.
+            cancelled: set from another thread, stops the model also while a piece is waited for.
 
         Returns:
             What it took, as the value of ``yield from``.
@@ -193,7 +205,7 @@ def _check_fit(bridge: BridgeConfig, settings: Any) -> None:
     if settings is None:
         return
     trained_on, filled_by = bridge.embedding_model, settings.fingerprint.name
-    if trained_on and filled_by and not _short(filled_by).startswith(_short(trained_on)):
+    if trained_on and filled_by and not _is_of(_short(trained_on), _short(filled_by)):
         raise InputError(
             f"got a bridge for vectors of {trained_on!r} and a store that {filled_by!r} filled, wanted the same: train a "
             "bridge for the model of the store"
@@ -206,5 +218,10 @@ def _check_fit(bridge: BridgeConfig, settings: Any) -> None:
 
 
 def _short(name: str) -> str:
-    """Give a model's name without its owner; situated vectors have names that begin with their model's."""
+    """Give a model's name without its owner."""
     return name.rpartition("/")[2].lower()
+
+
+def _is_of(model: str, filled_by: str) -> bool:
+    """Say whether vectors are a model's, as they are or situated."""
+    return filled_by == model or filled_by.startswith(f"{model}{SITUATED}")

@@ -135,7 +135,7 @@ def laid_out(
 
 def _tokens(tokenizer: Any, run: Sequence[_Text]) -> TokenIds:
     """Tokenise neighbouring texts as one, as models are trained to read them; apart if a content spells a special token."""
-    special = set(tokenizer.added_tokens_decoder)
+    special = _added(tokenizer)
     together = token_ids(tokenizer, "".join(text.text for text in run), special=True)
     apart = [token_ids(tokenizer, text.text, special=text.special) for text in run]
     allowed = [token for ids, text in zip(apart, run, strict=True) if text.special for token in ids if token in special]
@@ -147,7 +147,16 @@ def _tokens(tokenizer: Any, run: Sequence[_Text]) -> TokenIds:
 def token_ids(tokenizer: Any, text: str, *, special: bool = False) -> TokenIds:
     """Tokenise a text by itself; what spells a special token is one only if that is allowed."""
     ids: TokenIds = encoded(tokenizer, text, special=special)["input_ids"]
-    return ids
+    added = {} if special else {token: str(tokenizer.added_tokens_decoder[token]) for token in set(ids) & _added(tokenizer)}
+    if not added:
+        return ids
+    # What is no special token but was added to a vocabulary, such as a tool call's, is not split either: its halves are.
+    halves = re.sub("|".join(map(re.escape, added.values())), lambda found: f"{found[0][:1]}\0{found[0][1:]}", text)
+    return [token for half in halves.split("\0") for token in encoded(tokenizer, half)["input_ids"]]
+
+
+def _added(tokenizer: Any) -> set[int]:
+    return set(tokenizer.added_tokens_decoder)
 
 
 def encoded(tokenizer: Any, text: str, *, special: bool = False, **wanted: Any) -> Any:

@@ -114,7 +114,7 @@ class References:
 
 def digest_of(text: str) -> str:
     """Give a short digest of a text, 12 characters: two passages with the same one are the same."""
-    return _encoded(sha256(text.encode()).digest()[:DIGEST_BYTES])
+    return _encoded(sha256(text.encode("utf-8", "surrogatepass")).digest()[:DIGEST_BYTES])
 
 
 def _as_label(given: str) -> str:

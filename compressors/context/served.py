@@ -13,6 +13,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from time import perf_counter
 from typing import Any, Final
 
@@ -77,7 +78,7 @@ class ServedGenerator(PromptReader):
         super().__init__(embed.from_pretrained(table, freeze=True), tokenizer, bridge, passages)
         self.url = f"{url.rstrip('/')}/completions"
         self._name, self._window = model, context_window
-        self._client = client or httpx.Client(timeout=timeout)
+        self._client, self._own = client or httpx.Client(timeout=timeout), client is None
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
 
     @classmethod
@@ -140,18 +141,19 @@ class ServedGenerator(PromptReader):
             response.raise_for_status()
             told = response.json()
             choices = sorted(told["choices"], key=lambda choice: int(choice["index"]))
-            usage = told.get("usage") or {}
-        seconds = perf_counter() - start
-        return [
-            self._generation(prompt, choice["text"], choice["finish_reason"], _count(usage, len(prompts)), seconds)
-            for prompt, choice in zip(prompts, choices, strict=True)
-        ]
+            count = _count(told.get("usage") or {}, len(prompts))
+            seconds = perf_counter() - start
+            return [
+                self._generation(prompt, choice["text"], choice["finish_reason"], count, seconds)
+                for prompt, choice in zip(prompts, choices, strict=True)
+            ]
 
     def stream(
         self,
         messages: Sequence[Message] | str,
         sampling: Sampling = GREEDY,
         template_kwargs: Mapping[str, Any] | None = None,
+        cancelled: Event | None = None,
     ) -> Generator[str, None, Generation]:
         """Answer one conversation piece by piece; closing the generator ends the request.
 
@@ -172,6 +174,8 @@ class ServedGenerator(PromptReader):
                 response.read()
             response.raise_for_status()
             for event in _events(response.iter_lines()):
+                if cancelled is not None and cancelled.is_set():
+                    break
                 usage = event.get("usage") or usage
                 for choice in event["choices"]:
                     reason = choice.get("finish_reason") or reason
@@ -181,6 +185,11 @@ class ServedGenerator(PromptReader):
                         yield choice["text"]
         seconds = (first or perf_counter()) - start
         return self._generation(prompt, "".join(written), reason, _count(usage, 1), seconds)
+
+    def close(self) -> None:
+        """Close the connections, unless they are a shared client's."""
+        if self._own:
+            self._client.close()
 
     def _request(self, prompts: Sequence[Prompt], sampling: Sampling) -> dict[str, Any]:
         room = self.room(prompts)

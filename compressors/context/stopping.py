@@ -14,10 +14,10 @@ from transformers import StoppingCriteria
 class Watch(StoppingCriteria):
     """Notes when the first token came; ends answers at stop texts, and when nobody reads them any more."""
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Any, stop: Sequence[str], cancelled: Event | None = None) -> None:
         """Begin to watch."""
         self.first: float | None = None
-        self.cancelled = Event()
+        self.cancelled = cancelled or Event()
         self._tokenizer, self._stop = tokenizer, stop
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:

@@ -138,6 +138,10 @@ def train_bridge(
             f"got a bridge from dimension {config.dim} to width {config.width}, wanted one from {lessons.dim}, that of the "
             f"vectors, to {width}, that of the model"
         )
+    if not isinstance(save_every, int) or save_every < 1:
+        raise InputError(f"got save_every={save_every!r}, wanted a whole number from 1 on")
+    if tokenizer.eos_token_id is None:
+        raise InputError("got a tokenizer without an end token, wanted its eos_token set: answers are learned with their end")
     with _frozen(model), reproducible(), torch.random.fork_rng():
         torch.manual_seed(seed)
         course = _Course(model, ExerciseBook(tokenizer, lessons), config, stages, seed, blind=blind)
@@ -180,7 +184,7 @@ class _Course:
             "stages": [asdict(stage) for stage in stages],
             "bridge": vars(config),
             "lessons": book.lessons.digest,
-            "model": sha256(self._table.detach().float().cpu().numpy().tobytes()).hexdigest()[:16],
+            "model": _digest_of(model, book.tokenizer),
         }
 
     def step(self, step: int) -> float:
@@ -295,6 +299,14 @@ class _Course:
 
     def _taken(self, places: Sequence[int]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(self._vectors[list(places)], np.float32)).to(self._table.device)
+
+
+def _digest_of(model: Any, tokenizer: Any) -> str:
+    """Give a short hash of a model's shape and some of each of its weights, and of how prompts are laid out."""
+    told = sha256(repr(sorted(tokenizer.get_vocab().items())).encode() + str(tokenizer.chat_template).encode())
+    for name, weight in model.named_parameters():
+        told.update(f"{name}{tuple(weight.shape)}".encode() + weight.flatten()[:64].float().cpu().numpy().tobytes())
+    return told.hexdigest()[:16]
 
 
 @contextmanager

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-import numpy as np
-
 from rarebit.arrays import Vector, Vectors
 from rarebit.compressors.context.budget import ContextBudget
 from rarebit.compressors.context.fidelity import cut_to
@@ -20,6 +18,9 @@ from rarebit.compressors.context.prompts import SEPARATOR, token_ids
 Piece: TypeAlias = str | int
 Context: TypeAlias = list[Piece]
 Embed: TypeAlias = Callable[[list[str]], Vectors]
+
+LEAST_CUT: Final = 8
+"""Tokens of text that are worth more than a passage's token."""
 
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+")
 
@@ -72,13 +73,14 @@ class Shelf:
         """Give passages as a :class:`ContextBudget` has them: the first as text, as far as it goes, the others as tokens."""
         as_text = [self.length(self.texts[place]) + self.between for place in found]
         as_tokens = [self.tokens_a_vector + self.between] * len(found)
-        allotted = ContextBudget(budget, text_top).allot(as_text, as_tokens)
+        allotted = ContextBudget(budget, text_top, least_cut=LEAST_CUT).allot(as_text, as_tokens)
         context: Context = []
         for place, own in zip(found, allotted, strict=True):
             if own.fidelity == "token":
                 context.append(place)
             elif own.fidelity == "text":
-                context.append(cut_to(self.tokenizer, self.texts[place], own.tokens - self.between))
+                text = cut_to(self.tokenizer, self.texts[place], own.tokens - self.between)
+                context.append(text if text.strip() else place)
         return context
 
     def sentences(self, found: Sequence[int], budget: int, question: Vector) -> Context:
@@ -107,9 +109,10 @@ class Shelf:
         return self._sentences[place]
 
 
-def shuffled(count: int, seed: int = 0) -> list[int]:
-    """Give each passage another one's place."""
-    order = np.random.default_rng(seed).permutation(count)
-    other = np.empty(count, np.int64)
-    other[order] = np.roll(order, 1)
-    return [int(place) for place in other]
+def others_of(passages: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Give each question as many passages of other questions, none of which is its own."""
+    found = []
+    for row, own in enumerate(passages):
+        following = [place for later in (*passages[row + 1 :], *passages[:row]) for place in later if place not in own]
+        found.append(list(dict.fromkeys(following))[: len(own)])
+    return found

@@ -30,7 +30,7 @@ from rarebit.compressors.context.passages import Passage
 from rarebit.compressors.context.prompts import OPENING, Prompt
 from rarebit.compressors.context.reading import Exercise, expected
 from rarebit.compressors.context.references import Reference
-from rarebit.cookbook.benchmarks.context_methods import Context, Shelf, shuffled
+from rarebit.cookbook.benchmarks.context_methods import Context, Shelf, others_of
 from rarebit.cookbook.benchmarks.embedded import embedded
 from rarebit.cookbook.benchmarks.figures import Figure, Subject
 from rarebit.cookbook.benchmarks.reading_sets import ReadingSet
@@ -47,6 +47,9 @@ BATCH: Final = 8
 LONGEST_ANSWER, LONGEST_PARAPHRASE, WRITTEN = 48, 64, 24
 MEMORY: Final = 56
 """Bytes a vector of the store: 48 for its code."""
+
+SHORT: Final = 8
+"""Words of an answer that may stand in what is written."""
 
 TIMED: Final = 12
 """Questions whose first token is timed."""
@@ -98,7 +101,7 @@ class Measured:
         self.found: list[list[int]] = index.search(self.queries, FOUND)[1].tolist()
         self.book = ExerciseBook(generator.tokenizer, Lessons(given.texts, given.vectors, self.readings))
         self.shelf = Shelf(given.texts, generator.tokenizer, lambda texts: embedded(texts, cache), generator.tokens_a_vector)
-        self._other = shuffled(len(given.texts))
+        self._others = others_of([reading.passages for reading in self.readings])
         self._subject = Subject(BENCHMARK, given.name)
 
     def figures(self) -> Iterator[Figure]:
@@ -123,7 +126,7 @@ class Measured:
     def _with_what_answers(self) -> Iterator[Figure]:
         right: list[Context] = [list(reading.passages) for reading in self.readings]
         text = Way(RIGHT, TEXT, [[self.book.shown(place) for place in reading.passages] for reading in self.readings])
-        other = Way(RIGHT, OTHER, [[self._other[place] for place in reading.passages] for reading in self.readings])
+        other = Way(RIGHT, OTHER, [list(own) for own in self._others])
         nll_of_text, nll_of_other = self._nll(text), self._nll(other)
         yield from self._told(self._nothing, self._nll_of_nothing)
         yield from self._told(text, nll_of_text)
@@ -158,7 +161,7 @@ class Measured:
 
     def _paraphrases(self) -> Iterator[Figure]:
         places = [reading.passages[0] for reading in self.readings]
-        ways = [(TOKEN, places, self.bridge), (OTHER, [self._other[place] for place in places], self.bridge)]
+        ways = [(TOKEN, places, self.bridge), (OTHER, [own[0] for own in self._others], self.bridge)]
         ways += [(name, places, bridge) for name, bridge in self.bridges.items()]
         for name, given, bridge in ways:
             asked = [self.book.laid_out(PARAPHRASES[0].format(context=mark(place))) for place in given]
@@ -192,15 +195,18 @@ class Measured:
         subject = self._subject.of(way.name, way.setting)
         yield subject.sampled("nll", nll)
         yield subject.sampled("vs none", nll - self._nll_of_nothing)
-        before = self._right_by_heart[0]
+        short = np.array([len(reading.answer.split()) <= SHORT for reading in self.readings])
+        before = self._right_by_heart[0][short]
         right, overlap = self._right_by_heart if way is self._nothing else self._written(way)
-        yield subject.sampled("match", right)
         yield subject.sampled("f1", overlap)
-        if before.any():
-            yield subject.sampled("kept", right[before > 0])
-        if not before.all():
-            yield subject.sampled("made right", right[before == 0])
-        lengths = [self._length(self._prompt(row, context)) for row, context in enumerate(way.contexts)]
+        if 2 * short.sum() > len(short):  # no long answer is written down as it stands
+            right = right[short]
+            yield subject.sampled("match", right)
+            if before.any():
+                yield subject.sampled("kept", right[before > 0])
+            if not before.all():
+                yield subject.sampled("made right", right[before == 0])
+        lengths = [self._length(self._prompt(row, context), way.bridge) for row, context in enumerate(way.contexts)]
         yield subject.sampled("prompt", np.array(lengths, np.float64))
 
     def _stored(self) -> Vectors:
@@ -254,8 +260,8 @@ class Measured:
     def _passage(self, place: int, vectors: Vectors) -> Passage:
         return Passage(Reference(str(place), "", ""), self.set.texts[place], vectors[[place]])
 
-    def _length(self, prompt: Prompt) -> int:
-        return prompt.length(self.generator.tokens_a_vector)
+    def _length(self, prompt: Prompt, bridge: ModalityBridge | None = None) -> int:
+        return prompt.length((bridge or self.bridge).config.tokens)
 
     def _profiled(self, prompt: Prompt) -> int:
         """Count the operations of a prefill as PyTorch does."""

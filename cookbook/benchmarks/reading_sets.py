@@ -74,7 +74,7 @@ def load(folder: Path, cache: Path) -> ReadingSet:
             relevant = tuple(place_of[key] for key in ids if key in place_of)
             if relevant and answer.strip():
                 asked[split].append((row, Reading(record["text"], answer.strip(), relevant)))
-    found = {split: _with_others(own, queries, vectors) for split, own in asked.items()}
+    found = {split: _with_others(own, queries, texts, vectors) for split, own in asked.items()}
     return ReadingSet(name, texts, vectors, found["train"], found["test"])
 
 
@@ -90,37 +90,50 @@ def unasked(folder: Path, cache: Path, most: int) -> tuple[list[str], Vectors]:
     return [texts[place] for place in drawn], vectors[drawn]
 
 
-def joined(sets: Sequence[ReadingSet], split: Split, more: Sequence[tuple[list[str], Vectors]] = ()) -> Lessons:
-    """Gather the passages and questions of a split; passages that a test question is about are left out of training."""
+def joined(sets: Sequence[ReadingSet], more: Sequence[tuple[list[str], Any]], measured: Sequence[ReadingSet]) -> Lessons:
+    """Gather what is learned from: passages, and questions about some of them.
+
+    Args:
+        sets: their train splits.
+        more: passages with their vectors that nobody asks about.
+        measured: what is measured with. What its test questions are about, and those of ``sets``, is left out wherever it
+            stands, by its text.
+    """
+    tested = (*sets, *measured)
+    barred = {each.texts[place] for each in tested for reading in each.test for place in reading.passages}
+    asked = {reading.question for each in tested for reading in each.test}
     texts: list[str] = []
     vectors: list[Vectors] = []
     readings: list[Reading] = []
     for each in sets:
-        barred = {place for reading in each.test for place in reading.passages} if split == "train" else set()
-        kept = [place for place in range(len(each.texts)) if place not in barred]
+        kept = [place for place, text in enumerate(each.texts) if text not in barred]
         moved = {place: len(texts) + number for number, place in enumerate(kept)}
         texts += [each.texts[place] for place in kept]
         vectors.append(each.vectors[kept])
-        for reading in each.train if split == "train" else each.test:
+        for reading in each.train:
             right, others = ([moved[place] for place in own if place in moved] for own in (reading.passages, reading.others))
-            if right:
+            if right and reading.question not in asked:
                 readings.append(replace(reading, passages=tuple(right), others=tuple(others)))
     for some, own in more:
-        texts += some
-        vectors.append(own)
+        kept = [place for place, text in enumerate(some) if text not in barred]
+        texts += [some[place] for place in kept]
+        vectors.append(own[kept])
     return Lessons(texts, np.concatenate(vectors), readings)
 
 
-def _with_others(asked: Sequence[tuple[int, Reading]], queries: Queries, vectors: Vectors) -> list[Reading]:
-    """Put beside each question what a search finds for it and does not answer it."""
+def _with_others(
+    asked: Sequence[tuple[int, Reading]], queries: Queries, texts: Sequence[str], vectors: Vectors
+) -> list[Reading]:
+    """Put beside each question what a search finds for it and does not answer it: no copy of what does, either."""
     if not asked:
         return []
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
     found = index.search(np.ascontiguousarray(queries[[row for row, _ in asked]]), FOUND)[1]
     return [
-        replace(reading, others=tuple(int(place) for place in near if place >= 0 and place not in reading.passages))
-        for (_, reading), near in zip(asked, found, strict=True)
+        replace(reading, others=tuple(place for place in near if place >= 0 and texts[place] not in right))
+        for (_, reading), near in zip(asked, found.tolist(), strict=True)
+        for right in [{texts[place] for place in reading.passages}]
     ]
 
 

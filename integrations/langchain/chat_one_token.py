@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import closing
-from functools import cached_property
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -128,9 +127,15 @@ class ChatOneToken(BaseChatModel):
         **kwargs: Any,
     ) -> Generator[ChatGenerationChunk, None, None]:
         del run_manager  # LangChain tells callbacks of each chunk that it is given
+        yield from self._chunks(messages, stop, kwargs)
+
+    def _chunks(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any], cancelled: Event | None = None
+    ) -> Generator[ChatGenerationChunk, None, None]:
         tools, asked = self._asked(messages, kwargs)
         held = ""
-        with closing(self.generator.stream(asked, self._sampling(stop, kwargs), template_kwargs=tools)) as pieces:
+        answer = self.generator.stream(asked, self._sampling(stop, kwargs), template_kwargs=tools, cancelled=cancelled)
+        with closing(answer) as pieces:
             while isinstance(piece := _next(pieces), str):
                 held += piece
                 ready = where_a_call_may_begin(held) if tools else len(held)
@@ -166,7 +171,8 @@ class ChatOneToken(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         del run_manager
-        chunks = self._stream(messages, stop, **kwargs)
+        cancelled = Event()
+        chunks = self._chunks(messages, stop, kwargs, cancelled)
         turn = Lock()  # a generator that is running cannot be closed
 
         def step() -> ChatGenerationChunk | None:
@@ -182,6 +188,7 @@ class ChatOneToken(BaseChatModel):
                 yield chunk
         finally:
             # Not awaited: who cancels need not wait until the model has seen it, at its next token.
+            cancelled.set()
             asyncio.get_running_loop().run_in_executor(None, end)
 
     def _asked(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, str]]]:
@@ -230,7 +237,7 @@ class ChatOneToken(BaseChatModel):
         """Name what an answer depends on; LangChain's cache keeps answers by it, so that tenants do not get each other's."""
         return {"model_name": self.model_name, **self._digests, **{name: getattr(self, name) for name in (*_OF_A_CALL, "stop")}}
 
-    @cached_property
+    @property
     def _digests(self) -> dict[str, str | None]:
         bridge, passages = self.generator.bridge, self.generator.passages
         return {

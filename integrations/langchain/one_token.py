@@ -92,7 +92,7 @@ class OneTokenCompressor(BaseDocumentCompressor):
             InputError: a document is not in the store with this text; a relevance is none, from 0 to 1.
         """
         del query, callbacks
-        speaking = {place for place, document in enumerate(documents) if document.metadata.get(NOTHING_RELEVANT) is True}
+        speaking = {place for place, document in enumerate(documents) if _says_nothing(document)}
         places = [place for place in range(len(documents)) if place not in speaking]
         kept = {place: documents[place] for place in speaking}
         if places:
@@ -137,3 +137,8 @@ class OneTokenCompressor(BaseDocumentCompressor):
         if self.text_key is not None:
             metadata[self.text_key] = document.page_content
         return document.model_copy(update={"page_content": given.text, "metadata": metadata})
+
+
+def _says_nothing(document: Document) -> bool:
+    """Tell a document without text, or one that says that nothing is relevant: they go on as they are."""
+    return document.metadata.get(NOTHING_RELEVANT) is True or not document.page_content.strip()

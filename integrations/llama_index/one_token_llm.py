@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, Final, TypeVar
 
 from llama_index.core.base.llms.types import (
@@ -125,7 +125,8 @@ class OneTokenLLM(CustomLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
         """Do as :meth:`stream_complete` in threads."""
-        return _in_threads(self._stream(self._asked(prompt, formatted=formatted), self._sampling(kwargs), completion_of))
+        asked, cancelled = self._asked(prompt, formatted=formatted), Event()
+        return _in_threads(self._stream(asked, self._sampling(kwargs), completion_of, cancelled), cancelled)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
@@ -137,7 +138,8 @@ class OneTokenLLM(CustomLLM):
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncGenerator[ChatResponse, None]:
         """Do as :meth:`stream_chat` in threads."""
-        return _in_threads(self._stream(messages_of(messages, self.generator.tokenizer), self._sampling(kwargs), reply_of))
+        asked, cancelled = messages_of(messages, self.generator.tokenizer), Event()
+        return _in_threads(self._stream(asked, self._sampling(kwargs), reply_of, cancelled), cancelled)
 
     def _sampling(self, changes: Mapping[str, Any]) -> Sampling:
         """Say how an answer is written: as the fields say, but for what a call changes."""
@@ -159,9 +161,13 @@ class OneTokenLLM(CustomLLM):
         return Step(generation.text, None, usage_of(generation))
 
     def _stream(
-        self, messages: list[Message], sampling: Sampling, shown: Callable[[Step], Response]
+        self,
+        messages: list[Message],
+        sampling: Sampling,
+        shown: Callable[[Step], Response],
+        cancelled: Event | None = None,
     ) -> Generator[Response, None, None]:
-        pieces, text = self.generator.stream(messages, sampling), ""
+        pieces, text = self.generator.stream(messages, sampling, cancelled=cancelled), ""
         try:
             while True:
                 piece = next(pieces)
@@ -179,8 +185,8 @@ class OneTokenLLM(CustomLLM):
         return token_ids(self.generator.tokenizer, part)
 
 
-async def _in_threads(steps: Generator[Response, None, None]) -> AsyncGenerator[Response, None]:
-    """Give what a generator gives, each piece awaited in a thread."""
+async def _in_threads(steps: Generator[Response, None, None], cancelled: Event) -> AsyncGenerator[Response, None]:
+    """Give what a generator gives, each piece awaited in a thread; set the event when nobody wants more."""
     turn = Lock()  # a task may be cancelled while a thread still waits for a piece, and a running generator cannot be closed
 
     def following() -> Response | None:
@@ -195,4 +201,5 @@ async def _in_threads(steps: Generator[Response, None, None]) -> AsyncGenerator[
         while (step := await asyncio.to_thread(following)) is not None:
             yield step
     finally:
+        cancelled.set()
         await asyncio.to_thread(end)

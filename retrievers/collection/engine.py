@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 from weakref import WeakSet
 
@@ -37,6 +38,7 @@ class Engine:
 
     def __init__(self, storage: Storage, asked: Mapping[str, Any]) -> None:
         """Agree on the settings with the file; close it if that fails."""
+        self.memory_name = f"memory {token_hex(8)}"
         self.storage = storage
         self.asked = dict(asked)
         self.index = CodeIndex(IndexCache(storage.path, read_only=storage.read_only))

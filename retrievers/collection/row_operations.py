@@ -40,6 +40,12 @@ class RowOperations(Handle):
         return self._engine.storage.path
 
     @property
+    def identity(self) -> str:
+        """What tells the collection from others: its file, or for one in memory a name that no other has; and the tenant."""
+        own = self._engine.memory_name if self.path is None else str(self.path.resolve())
+        return own if self._tenant is None else f"{own}\0{self._tenant}"
+
+    @property
     def read_only(self) -> bool:
         """Whether the collection refuses to write."""
         return self._engine.storage.read_only

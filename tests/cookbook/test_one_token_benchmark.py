@@ -19,7 +19,7 @@ from rarebit.compressors.context.lessons import Reading
 from rarebit.compressors.context.prompts import token_ids
 from rarebit.cookbook import train_bridge
 from rarebit.cookbook.benchmarks import one_token, one_token_measures, reading_sets
-from rarebit.cookbook.benchmarks.context_methods import Shelf, shuffled
+from rarebit.cookbook.benchmarks.context_methods import Shelf, others_of
 from rarebit.errors import InputError
 
 DIM = 384
@@ -85,11 +85,14 @@ def test_passages_that_are_asked_about_in_the_test_are_not_trained_with(collecti
     loaded = reading_sets.load(collection, collection)
     asked = {loaded.texts[place] for reading in loaded.test for place in reading.passages}
     more = (["alone"], embedded(["alone"], collection))
-    lessons = reading_sets.joined([loaded, loaded], "train", [more])
+    copied = (["another", *asked], embedded(["another", *asked], collection))
+    lessons = reading_sets.joined([loaded, loaded], [copied, more], [])
     assert asked.isdisjoint(lessons.texts)
-    assert lessons.texts[-1] == "alone"
-    assert len(lessons.readings) == 2 * len(loaded.train)
-    for reading, own in zip(lessons.readings, loaded.train * 2, strict=True):
+    assert lessons.texts[-2:] == ["another", "alone"]
+    tested = {reading.question for reading in loaded.test}
+    left = [reading for reading in loaded.train * 2 if reading.question not in tested]
+    assert len(left) == len(lessons.readings) > 0
+    for reading, own in zip(lessons.readings, left, strict=True):
         assert [lessons.texts[place] for place in reading.passages] == [loaded.texts[place] for place in own.passages]
         assert {lessons.texts[place] for place in reading.others} <= {loaded.texts[place] for place in own.others}
 
@@ -128,11 +131,19 @@ def test_the_nearest_sentences_are_given() -> None:
     assert shelf.sentences([0, 1], shelf.length("dong dull.") + shelf.between, query) == ["dong dull."]
 
 
-def test_nobody_keeps_its_own_place() -> None:
-    for count in (2, 3, 50):
-        found = shuffled(count)
-        assert sorted(found) == list(range(count))
-        assert all(place != other for place, other in enumerate(found))
+def test_what_another_collection_is_measured_with_is_not_trained_with(collection: Path) -> None:
+    loaded = reading_sets.load(collection, collection)
+    asked = loaded.train[0]
+    other = reading_sets.ReadingSet("other", loaded.texts, loaded.vectors, [], [asked])
+    lessons = reading_sets.joined([loaded], [], [other])
+    assert loaded.texts[asked.passages[0]] not in lessons.texts
+    assert asked.question not in {reading.question for reading in lessons.readings}
+
+
+def test_others_are_of_other_questions() -> None:
+    assert others_of([(0,), (1,), (2,)]) == [[1], [2], [0]]
+    assert others_of([(0, 1), (1, 2), (3,)]) == [[2, 3], [3, 0], [0]]
+    assert others_of([(0,)]) == [[]]
 
 
 @pytest.mark.slow
@@ -186,6 +197,7 @@ def test_a_bridge_is_trained_by_the_command(collection: Path, tmp_path: Path, mo
         train_bridge, "language_model", lambda *, device: (language_model(), chat_tokenizer()) if device == "cpu" else None
     )
     monkeypatch.setattr(train_bridge, "READ", (collection.name,))
+    monkeypatch.setattr(train_bridge, "MEASURED", ())
     monkeypatch.setattr(train_bridge, "PARAPHRASED", {collection.name: 5})
     monkeypatch.setattr(train_bridge, "WIDTH", HIDDEN)
     asked = [

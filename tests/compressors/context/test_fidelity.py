@@ -17,7 +17,7 @@ from support.tiny_encoders import WORDS
 from support.tiny_language_model import chat_tokenizer, embed, sentence
 
 TOKENIZER = chat_tokenizer()
-BETWEEN = len(token_ids(TOKENIZER, SEPARATOR))
+BETWEEN = max(len(token_ids(TOKENIZER, joiner)) for joiner in (SEPARATOR, "\n\n"))
 FRAME = prompt_of(TOKENIZER, "").length(1)
 """Tokens of a message without content."""
 
@@ -108,7 +108,7 @@ def test_a_prompt_of_what_is_given_is_as_long_as_was_counted() -> None:
         relevances=[0.1, 0.9, 0, 0.8, 0.2, 0.3],
     )
     assert [each.fidelity for each in given_passages] == ["token", "text", "token", "text", "token", "token"]
-    read = prompt_of(TOKENIZER, SEPARATOR.join(each.text for each in given_passages), passages)
+    read = prompt_of(TOKENIZER, "\n\n".join(each.text for each in given_passages), passages)
     assert len(read.passages) == 4
     assert read.length(2) - FRAME == sum(each.tokens for each in given_passages) - BETWEEN
 

@@ -118,7 +118,7 @@ class Spelling(OneTokenGenerator):
                 break
         if streamer is not None:
             streamer.end()
-        return torch.tensor([written])
+        return torch.tensor([written], dtype=torch.long)
 
 
 @given(

@@ -56,6 +56,10 @@ def referred(generator: OneTokenGenerator, document: Document) -> str | None:
     return parts[0].id if len(parts) == 1 and isinstance(parts[0], Reference) else None
 
 
+BETWEEN = 2
+"""Tokens of what stands between passages at the longest, two line ends."""
+
+
 def fidelities(documents: Any) -> list[str]:
     return [document.metadata["fidelity"] for document in documents]
 
@@ -68,8 +72,8 @@ class TestCompressor:
         assert ids_of(given) == [referred(generator, document) for document in given] == list(TEXTS)
         for number, (document, text) in enumerate(zip(given, TEXTS.values(), strict=True)):
             tokens = document.metadata.pop("text_tokens")
-            assert document.metadata == {"number": number, "fidelity": "token", "context_tokens": 2}
-            assert tokens == generator.count_tokens(text) + 1 > 2
+            assert document.metadata == {"number": number, "fidelity": "token", "context_tokens": 1 + BETWEEN}
+            assert tokens == generator.count_tokens(text) + BETWEEN > 2
 
     def test_asynchronously(self, generator: OneTokenGenerator, documents: list[Document]) -> None:
         compressor = OneTokenCompressor(generator=generator, budget=ContextBudget(max_tokens=40))
@@ -82,7 +86,7 @@ class TestCompressor:
         for most in range(40):
             budget = ContextBudget(max_tokens=most, text_top=None, least_cut=4)
             given = OneTokenCompressor(generator=generator, budget=budget, text_key="whole").compress_documents(documents, "")
-            assert ids_of(given) == list(TEXTS)[: min(most // 2, len(TEXTS))]
+            assert ids_of(given) == list(TEXTS)[: min(most // (1 + BETWEEN), len(TEXTS))]
             assert sum(document.metadata["context_tokens"] for document in given) <= most
             for document in given:
                 whole_text = document.metadata["whole"]
@@ -111,7 +115,7 @@ class TestCompressor:
         assert referred(generator, given[0]) == "passage 0"
 
     def test_nothing(self, generator: OneTokenGenerator, documents: list[Document]) -> None:
-        compressor = OneTokenCompressor(generator=generator, budget=ContextBudget(max_tokens=2, text_top=0))
+        compressor = OneTokenCompressor(generator=generator, budget=ContextBudget(max_tokens=1 + BETWEEN, text_top=0))
         nothing = Document(NOTHING, metadata={"nothing_relevant": True, "best_relevance": 0.1})
         assert compressor.compress_documents([], "") == asyncio.run(compressor.acompress_documents([], "")) == []
         assert compressor.compress_documents([nothing], "") == [nothing]

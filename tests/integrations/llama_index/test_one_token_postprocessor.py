@@ -172,11 +172,12 @@ class TestBudget:
     def test_relevances_say_which_are_the_surest(self, generator: Recording, nodes: list[NodeWithScore]) -> None:
         for place, found in enumerate(nodes):
             found.node.metadata["relevance"] = [0.1, 0.7, 0.3, 0.9, 0.2][place]
+            found.node.metadata["place"] = place / 10
         made = OneTokenPostprocessor(generator=generator, budget=ContextBudget(text_top=2, text_relevance=0.8))
         assert fidelities(made.postprocess_nodes(nodes)) == ["token", "token", "token", "text", "token"]
         made = OneTokenPostprocessor(generator=generator, budget=ContextBudget(text_top=2), relevance_key=None)
         assert fidelities(made.postprocess_nodes(nodes)) == ["text", "text", "token", "token", "token"]
-        made = OneTokenPostprocessor(generator=generator, budget=ContextBudget(text_top=1), relevance_key="page")
+        made = OneTokenPostprocessor(generator=generator, budget=ContextBudget(text_top=1), relevance_key="place")
         assert fidelities(made.postprocess_nodes(nodes)) == ["token", "token", "token", "token", "text"]
 
     @pytest.mark.parametrize("value", [None, True, "0.9", float("nan"), float("inf"), "absent"])
