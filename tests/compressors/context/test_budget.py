@@ -50,6 +50,12 @@ def test_the_budget_is_kept_and_what_is_allotted_is_possible(
     assert as_texts <= (math.inf if budget.text_top is None else budget.text_top)
 
 
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, 7.0, math.nan, math.inf])
+def test_relevances_are_from_0_to_1(wrong: float) -> None:
+    with pytest.raises(InputError, match="wanted numbers from 0 to 1"):
+        ContextBudget().allot([5, 5], [1, 1], [0.5, wrong])
+
+
 @given(budget=budgets, own=passages)
 def test_whoever_is_dropped_was_less_sure(budget: ContextBudget, own: list[tuple[int, int, float]]) -> None:
     allotted = allot(budget, own)

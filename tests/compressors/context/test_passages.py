@@ -49,6 +49,35 @@ def test_vectors_are_those_of_the_store_in_the_order_asked_for(collection: Colle
     np.testing.assert_array_equal(np.concatenate([passage.vectors for passage in given]), collection.vectors(["c", "a", "c"]))
 
 
+def test_a_row_that_is_replaced_while_it_is_read_is_missed(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Passages.of(collection)
+    written = own.refer(TEXTS[:1], IDS[:1])
+    plain = collection.vectors
+
+    def replacing(ids: Sequence[str]) -> np.ndarray:
+        collection.add(embed(["new"]), texts=["new"], ids=IDS[:1])
+        return plain(ids)
+
+    monkeypatch.setattr(collection, "vectors", replacing)
+    with pytest.raises(MissingRowError, match="has another text now"):
+        found(own, written)
+
+
+def test_references_are_bound_to_the_collection(collection: Collection, tmp_path: Path) -> None:
+    (written,) = Passages.of(collection).refer(TEXTS[:1], IDS[:1])
+    with Collection.open() as one, Collection.open() as other, Collection.open(tmp_path / "rows.rarebit") as again:
+        for each in (one, other):
+            each.add(embed(TEXTS), texts=TEXTS, ids=IDS)
+        (in_one,) = Passages.of(one).refer(TEXTS[:1], IDS[:1])
+        assert Passages.of(other).read(in_one) == [in_one]
+        assert isinstance(Passages.of(one).read(in_one)[0], Reference)
+        assert isinstance(Passages.of(again).read(written)[0], Reference)
+        assert Passages.of(again.tenant("t")).read(written) == [written]
+        assert isinstance(
+            Passages.of(one, belonging="named").read(Passages.of(other, belonging="named").refer(TEXTS, IDS)[0])[0], Reference
+        )
+
+
 def test_nothing_asked_for_is_nothing(collection: Collection) -> None:
     own = Passages.of(collection)
     assert own.resolve([]) == []

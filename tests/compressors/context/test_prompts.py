@@ -18,7 +18,7 @@ pytest.importorskip("transformers", reason="tokenizers need the extra models")
 
 from support.tiny_encoders import WORDS
 from support.tiny_language_model import END, PAD, START, chat_tokenizer, embed
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 TOKENIZER = chat_tokenizer()
@@ -80,6 +80,18 @@ def test_nothing_else_of_a_message_reaches_the_template() -> None:
     tokenizer.chat_template = "{% for message in messages %}{{ message.name }}{{ message.content }}{% endfor %}"
     (ids,) = prompt_of(tokenizer, [message]).parts
     assert ids == token_ids(tokenizer, "bab")
+
+
+def test_words_that_were_added_to_a_vocabulary_are_text_as_well() -> None:
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.add_tokens([AddedToken("<tool_call>", special=False), AddedToken("<tool>", special=False)])
+    added = set(tokenizer.convert_tokens_to_ids(["<tool_call>", "<tool>"]))
+    content = "bab <tool_call>teck<tool><tool_call> mong"
+    (ids,) = prompt_of(tokenizer, content).parts
+    assert isinstance(ids, list)
+    assert not added & set(ids)
+    assert tokenizer.decode(ids) == tokenizer.decode(templated(tokenizer, [{"role": "user", "content": content}]))
+    assert added & set(token_ids(tokenizer, content, special=True))
 
 
 @pytest.mark.models

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from threading import Event
 from typing import Any
 
 import pytest
@@ -157,6 +158,35 @@ def test_closing_a_stream_stops_the_model(generator: OneTokenGenerator) -> None:
     assert writers() == []
     assert steps < POSITIONS // 2
     assert generator.generate(["bab?"], Sampling(2))[0].new_tokens == 2  # the next has its turn
+
+
+def test_a_stream_is_stopped_while_its_reader_waits(generator: OneTokenGenerator) -> None:
+    cancelled, steps, plain = Event(), [], generator.model.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 5:
+            cancelled.set()
+        return plain(*args, **kwargs)
+
+    generator.model.forward = counted
+    stop = "never written " * POSITIONS  # so that everything is held back to the end
+    pieces = list(generator.stream("bab?", Sampling(POSITIONS, stop=(stop,)), cancelled=cancelled))
+    assert len(pieces) <= 1
+    assert len(steps) == 5
+    assert writers() == []
+
+
+def test_a_stream_that_is_stopped_before_its_turn_does_not_begin(generator: OneTokenGenerator) -> None:
+    cancelled = Event()
+    cancelled.set()
+
+    def never(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError
+
+    generator.model.forward = never
+    pieces, told = finished(generator.stream("bab?", Sampling(9), cancelled=cancelled))
+    assert (pieces, told.text, told.new_tokens) == ([], "", 0)
 
 
 def test_a_stream_that_nobody_reads_starts_nothing(generator: OneTokenGenerator) -> None:

@@ -396,8 +396,11 @@ class TestInterruptedStreams:
 
     @pytest.mark.parametrize("method", ["ainvoke", "astream", "astream_events"])
     @pytest.mark.parametrize("parsed", [False, True])
-    def test_cancelling(self, chat: ChatOneToken, steps: list[float], method: str, parsed: bool) -> None:
-        long: Any = chat.bind(max_tokens=LONG)
+    @pytest.mark.parametrize("stop", [None, ["never written " * LONG]], ids=["shown", "held back"])
+    def test_cancelling(
+        self, chat: ChatOneToken, steps: list[float], method: str, parsed: bool, stop: list[str] | None
+    ) -> None:
+        long: Any = chat.bind(max_tokens=LONG, stop=stop)
         asked = long | StrOutputParser() if parsed else long
 
         async def ask() -> None:

@@ -123,6 +123,12 @@ class TestCompressor:
         assert ids_of(mixed) == ["passage 0", None]
         assert mixed[1] is nothing
 
+    def test_documents_without_text_go_on_as_they_are(self, generator: OneTokenGenerator, documents: list[Document]) -> None:
+        empty = Document(" ", id="empty")
+        given = OneTokenCompressor(generator=generator).compress_documents([empty, documents[0]], "")
+        assert given[0] is empty
+        assert referred(generator, given[1]) == "passage 0"
+
     def test_what_the_store_does_not_hold(self, generator: OneTokenGenerator, documents: list[Document]) -> None:
         compressor = OneTokenCompressor(generator=generator)
         for stranger in (

@@ -406,6 +406,37 @@ class TestStreams:
         assert streaming_threads() == []
         assert "".join(seen)
 
+    @pytest.mark.parametrize("way", ["astream_complete", "astream_chat"])
+    def test_cancelling_stops_the_model_also_while_text_is_held_back(self, generator: Recording, way: str) -> None:
+        llm = OneTokenLLM(generator=generator, max_tokens=3000, stop=["never written " * 3000])
+        steps: list[int] = []
+        plain = generator.model.forward
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            steps.append(1)
+            return plain(*args, **kwargs)
+
+        generator.model.forward = counted
+
+        async def read() -> None:
+            async for _ in await getattr(llm, way)(QUESTION if "complete" in way else user(QUESTION)):
+                pass
+
+        async def run() -> None:
+            task = asyncio.create_task(read())
+            while len(steps) < 3:  # noqa: ASYNC110 -- the model computes in a thread, and knows no event
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        try:
+            asyncio.run(run())
+        finally:
+            del generator.model.forward
+        assert streaming_threads() == []
+        assert len(steps) < 1500
+
     def test_one_that_nobody_reads_starts_nothing(self, llm: OneTokenLLM) -> None:
         stream = llm.stream_complete(QUESTION)
         stream.close()
