@@ -14,7 +14,7 @@ LONGEST_ANSWER: Final = 256
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is written.
+    """How an answer is written. What else a model's own ``generation_config`` says, such as a repetition penalty, holds too.
 
     Args:
         max_new_tokens: of the answer, at most.

@@ -110,7 +110,7 @@ class PromptReader(ABC):
 
         Args:
             conversations: messages each, or a text, which is a user's message.
-            sampling: how answers are written.
+            sampling: how answers are written; those of a batch share the room that its longest prompt leaves.
             template_kwargs: what else the chat template is given, such as ``tools``.
 
         Raises:

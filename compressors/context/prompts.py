@@ -1,7 +1,7 @@
 """Prompts with passages in them: messages through a model's chat template, with references where passages stand.
 
 What people and passages wrote is tokenised as plain text, whatever special tokens it spells; only the template's own text may
-hold some. So a passage can neither end a turn nor stand for another.
+hold some. So where a template's turns are special tokens, a passage can neither end a turn nor stand for another.
 """
 
 from __future__ import annotations
