@@ -119,4 +119,4 @@ def test_both_paths_give_the_same_class() -> None:
     from llama_index.postprocessor import rarebit as namespaced
 
     assert namespaced.NearDuplicatePostprocessor is NearDuplicatePostprocessor
-    assert namespaced.__all__ == ["CosineAdapterPostprocessor", "NearDuplicatePostprocessor"]
+    assert "NearDuplicatePostprocessor" in namespaced.__all__
