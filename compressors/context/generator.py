@@ -75,16 +75,7 @@ class OneTokenGenerator(PromptReader):
         return int(self.model.config.get_text_config().max_position_embeddings)
 
     def answer(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, start: float | None = None) -> list[Generation]:
-        """Answer prompts that are laid out already, as one batch.
-
-        Args:
-            prompts: of :meth:`prompt`.
-            sampling: how answers are written.
-            start: the reading of ``perf_counter`` from which the time to the first token counts; now if left out.
-
-        Raises:
-            InputError: a prompt leaves no room for an answer.
-        """
+        """Answer prompts that are laid out already; see :class:`PromptReader`."""
         if not prompts:
             return []
         start = perf_counter() if start is None else start
@@ -101,14 +92,7 @@ class OneTokenGenerator(PromptReader):
         template_kwargs: Mapping[str, Any] | None = None,
         cancelled: Event | None = None,
     ) -> Generator[str, None, Generation]:
-        """Answer one conversation piece by piece: together what :meth:`generate` gives. Closing the generator stops the model.
-
-        Returns:
-            What it took, as the value of ``yield from``.
-
-        Raises:
-            InputError, MissingRowError: as :meth:`generate`, when the first piece is asked for.
-        """
+        """Answer one conversation piece by piece; see :class:`PromptReader`."""
         start = perf_counter()
         prompt = self.prompt(messages, template_kwargs)
         streamer = TextIteratorStreamer(self.tokenizer, timeout=None, skip_special_tokens=True)

@@ -122,15 +122,9 @@ class ServedGenerator(PromptReader):
         return self._window
 
     def answer(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, start: float | None = None) -> list[Generation]:
-        """Answer prompts that are laid out already, with one request.
-
-        Args:
-            prompts: of :meth:`prompt`.
-            sampling: how answers are written.
-            start: the reading of ``perf_counter`` from which the time to the first token counts; now if left out.
+        """Answer prompts that are laid out already; see :class:`PromptReader`.
 
         Raises:
-            InputError: a prompt leaves no room for an answer.
             EndpointError: the server cannot be reached, or refuses.
         """
         if not prompts:
@@ -155,13 +149,10 @@ class ServedGenerator(PromptReader):
         template_kwargs: Mapping[str, Any] | None = None,
         cancelled: Event | None = None,
     ) -> Generator[str, None, Generation]:
-        """Answer one conversation piece by piece; closing the generator ends the request.
-
-        Returns:
-            What it took, as the value of ``yield from``.
+        """Answer one conversation piece by piece; see :class:`PromptReader`. Closing the generator ends the request.
 
         Raises:
-            InputError, MissingRowError, EndpointError: as :meth:`answer`, when the first piece is asked for.
+            EndpointError: as :meth:`answer`.
         """
         start, first = perf_counter(), None
         prompt = self.prompt(messages, template_kwargs)

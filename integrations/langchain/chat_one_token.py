@@ -24,7 +24,7 @@ from rarebit.compressors.context.generation import LONGEST_ANSWER, Generation, S
 from rarebit.compressors.context.references import digest_of
 from rarebit.errors import InputError
 from rarebit.integrations.langchain.chat_messages import as_chunks, conversation, parsed, takes_tools, where_a_call_may_begin
-from rarebit.integrations.langchain.one_token import as_generator
+from rarebit.integrations.one_token_generator import check_generator
 
 _OF_A_CALL = ("max_tokens", "temperature", "top_p", "seed")
 """What one call may say otherwise, beside ``stop`` and ``tools``."""
@@ -73,7 +73,8 @@ class ChatOneToken(BaseChatModel):
     @field_validator("generator")
     @classmethod
     def _is_generator(cls, given: Any) -> Any:
-        return as_generator(given)
+        check_generator(given)
+        return given
 
     @model_validator(mode="after")
     def _complete(self) -> ChatOneToken:

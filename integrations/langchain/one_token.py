@@ -13,8 +13,8 @@ from pydantic import ConfigDict, Field, field_validator
 
 from rarebit.compressors.context.budget import ContextBudget
 from rarebit.compressors.context.fidelity import Given
-from rarebit.errors import InputError
 from rarebit.integrations.langchain.relevance import NOTHING_RELEVANT
+from rarebit.integrations.one_token_generator import check_generator
 
 FIDELITY = "fidelity"
 """Metadata key: ``"token"`` for a reference, ``"text"`` for a text, whole or cut."""
@@ -24,20 +24,6 @@ CONTEXT_TOKENS = "context_tokens"
 
 TEXT_TOKENS = "text_tokens"
 """Metadata key: tokens that it would take as text."""
-
-
-def as_generator(given: Any) -> Any:
-    """Check that this is a generator; what loads torch is imported only here.
-
-    Raises:
-        InputError: it is none.
-        MissingExtraError: the extra ``models`` is not installed.
-    """
-    from rarebit.compressors.context.prompt_reader import PromptReader
-
-    if not isinstance(given, PromptReader):
-        raise InputError(f"got generator={given!r}, wanted a rarebit.compressors.context.OneTokenGenerator or ServedGenerator")
-    return given
 
 
 class OneTokenCompressor(BaseDocumentCompressor):
@@ -81,7 +67,8 @@ class OneTokenCompressor(BaseDocumentCompressor):
     @field_validator("generator")
     @classmethod
     def _is_generator(cls, given: Any) -> Any:
-        return as_generator(given)
+        check_generator(given)
+        return given
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None

@@ -16,6 +16,7 @@ from rarebit.compressors.context.budget import ContextBudget
 from rarebit.compressors.context.fidelity import Given
 from rarebit.errors import InputError
 from rarebit.integrations.llama_index.nodes import with_hidden
+from rarebit.integrations.one_token_generator import check_generator
 
 LABEL_WORDS: Final = 6
 """How many of a text's first words label its reference."""
@@ -125,21 +126,6 @@ class OneTokenPostprocessor(BaseNodePostprocessor):
             # LlamaIndex cuts long contexts at spaces first; a reference that was cut would be text like any other.
             node.set_content(given.text.replace(" ", _NO_BREAK_SPACE) if given.fidelity == "token" else given.text)
         return NodeWithScore(node=node, score=found.score)
-
-
-def check_generator(given: Any) -> None:
-    """Refuse what is no generator.
-
-    Raises:
-        InputError: so it is.
-    """
-    from rarebit.compressors.context.prompt_reader import PromptReader  # whoever has a generator has loaded torch
-
-    if not isinstance(given, PromptReader):
-        raise InputError(
-            f"got generator={given!r}, wanted a OneTokenGenerator or a ServedGenerator of rarebit.compressors.context, such as "
-            "OneTokenGenerator(model, tokenizer, bridge, Passages.of(store.client))"
-        )
 
 
 def _number(value: Any) -> float | None:

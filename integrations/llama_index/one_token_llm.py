@@ -21,8 +21,8 @@ from rarebit.compressors.context.generation import LONGEST_ANSWER, Generation, S
 from rarebit.compressors.context.prompts import Message, token_ids
 from rarebit.compressors.context.references import Reference
 from rarebit.errors import InputError
-from rarebit.integrations.llama_index.one_token import check_generator
 from rarebit.integrations.llama_index.one_token_messages import Step, completion_of, messages_of, reply_of, usage_of
+from rarebit.integrations.one_token_generator import check_generator
 
 _A_PASSAGE: Final = -1
 """Stands for a token that is a passage's, not the tokenizer's."""

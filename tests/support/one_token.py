@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from langchain_core.embeddings import Embeddings
 
-from rarebit.compressors.context import OneTokenGenerator, Passages, Prompt
+from rarebit.compressors.context import ContextBudget, OneTokenGenerator, Passages, Prompt
 from rarebit.integrations.langchain import RarebitVectorStore
 from support.tiny_language_model import END, bridge, chat_tokenizer, embed, language_model, sentence
 
@@ -87,3 +87,24 @@ class Scripted(OneTokenGenerator):
         """Give the text of a prompt, with <passage> where a passage stands."""
         parts = self.asked[place].parts
         return "".join(self.tokenizer.decode(part) if isinstance(part, list) else "<passage>" for part in parts)
+
+
+def reference(generator: OneTokenGenerator, name: str = "passage 0") -> str:
+    (given,) = generator.give([TEXTS[name]], [name], ContextBudget(text_top=0), labels=["words"])
+    return given.text
+
+
+def turn(role: str, content: str) -> str:
+    return f"<|im_start|>{role}\n{content}<|im_end|>\n"
+
+
+ANSWER = "<|im_start|>assistant\n"
+
+
+def gathered(chunks: Any) -> Any:
+    first, *rest = chunks
+    return sum(rest, first)
+
+
+async def agathered(chat: Any, content: str, config: Any = None, **settings: Any) -> Any:
+    return gathered([chunk async for chunk in chat.astream(content, config, **settings)])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.embeddings import BaseEmbedding
-from llama_index.core.schema import BaseNode, TextNode
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, TextNode
 
 from rarebit.compressors.context import OneTokenGenerator, Passages, Prompt
-from rarebit.integrations.llama_index import RarebitVectorStore
+from rarebit.integrations.llama_index import OneTokenLLM, OneTokenPostprocessor, RarebitVectorStore
 from support.tiny_language_model import bridge, chat_tokenizer, embed, language_model
 
 WINDOW = 4096
@@ -82,3 +85,60 @@ def with_template(generator: Recording, part: str, by: str) -> Recording:
 def vectors_of(prompt: Prompt) -> np.ndarray:
     """Give the vectors that stand in a prompt, (n, dim)."""
     return np.concatenate([passage.vectors for passage in prompt.passages])
+
+
+USAGE = ["completion_tokens", "first_token_seconds", "passage_tokens", "prefill_flops", "prompt_tokens", "total_tokens"]
+QUESTION = "Question: what is on?"
+
+
+def reference_to(generator: Recording, text: str, key: str) -> str:
+    """Give what the postprocessor writes for a passage."""
+    made = OneTokenPostprocessor(generator=generator)
+    (kept,) = made.postprocess_nodes([NodeWithScore(node=TextNode(id_=key, text=text, metadata={"page": 1}))])
+    return kept.node.get_content(metadata_mode=MetadataMode.LLM)
+
+
+def user(content: str) -> list[ChatMessage]:
+    return [ChatMessage(role=MessageRole.USER, content=content)]
+
+
+def streaming_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "rarebit-stream"]
+
+
+async def listed(responses: AsyncIterator[Any]) -> list[Any]:
+    return [response async for response in responses]
+
+
+def called(method: Callable[..., Any], *args: Any) -> Any:
+    """Call what may be asynchronous."""
+    made = method(*args)
+    return asyncio.run(made) if asyncio.iscoroutine(made) else made
+
+
+def streamed(llm: OneTokenLLM, way: str, content: str, **kwargs: Any) -> list[Any]:
+    """Give all responses of a stream."""
+
+    async def awaited(method: Any, asked: Any) -> list[Any]:
+        return await listed(await method(asked, **kwargs))
+
+    asked = content if "complete" in way else user(content)
+    method = getattr(llm, way)
+    return asyncio.run(awaited(method, asked)) if way.startswith("a") else list(method(asked, **kwargs))
+
+
+def answered(llm: OneTokenLLM, way: str, content: str, **kwargs: Any) -> Any:
+    """Give the response of a call, or the last of a stream."""
+    if "stream" in way:
+        return streamed(llm, way, content, **kwargs)[-1]
+    asked = content if "complete" in way else user(content)
+    done = getattr(llm, way)(asked, **kwargs)
+    return asyncio.run(done) if way.startswith("a") else done
+
+
+def text_of(response: Any) -> str:
+    return response.text if hasattr(response, "text") else response.message.content
+
+
+STREAMS = ["stream_complete", "stream_chat", "astream_complete", "astream_chat"]
+WAYS = ["complete", "chat", "acomplete", "achat", *STREAMS]

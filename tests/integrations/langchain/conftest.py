@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from langchain_core.embeddings import Embeddings
 from support.relevance import Counting
 
-from rarebit.integrations.langchain import RarebitVectorStore
+from rarebit.integrations.langchain import ChatOneToken, RarebitVectorStore
 from rarebit.retrievers.relevance import CosineAdapter
+
+if TYPE_CHECKING:
+    from rarebit.compressors.context import OneTokenGenerator
 
 COMPASS = {
     "east": (1.0, 0.0),
@@ -73,3 +77,25 @@ def filled(store: RarebitVectorStore, counting: Counting) -> Iterator[RarebitVec
 @pytest.fixture
 def plain() -> CosineAdapter:
     return CosineAdapter(2)
+
+
+@pytest.fixture
+def notes() -> Iterator[RarebitVectorStore]:
+    """Six passages, for models that read them as tokens."""
+    from support.one_token import filled
+
+    made = filled()
+    with made.collection:
+        yield made
+
+
+@pytest.fixture
+def generator(notes: RarebitVectorStore) -> OneTokenGenerator:
+    from support.one_token import generator_of
+
+    return generator_of(notes.collection)
+
+
+@pytest.fixture
+def chat(generator: OneTokenGenerator) -> ChatOneToken:
+    return ChatOneToken(generator=generator, max_tokens=12)

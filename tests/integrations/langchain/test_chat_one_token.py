@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,41 +24,15 @@ from langchain_core.messages import (
 )
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.tools import create_retriever_tool, tool
 from pydantic import ValidationError
-from support.one_token import TEXTS, WITH_TOOLS, Scripted, filled, generator_of
+from support.one_token import ANSWER, TEXTS, WITH_TOOLS, agathered, gathered, generator_of, reference, turn
 from support.tiny_language_model import END
 
 from rarebit.compressors.context import ContextBudget, OneTokenGenerator, Prompt, Sampling
 from rarebit.errors import InputError, MissingRowError
-from rarebit.integrations.langchain import ChatOneToken, ContextualRetriever, OneTokenCompressor, RarebitVectorStore
+from rarebit.integrations.langchain import ChatOneToken, OneTokenCompressor, RarebitVectorStore
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
-
-LONG = 3000
-"""Tokens of an answer that is to be interrupted."""
-
-
-@pytest.fixture
-def notes() -> Iterator[RarebitVectorStore]:
-    made = filled()
-    with made.collection:
-        yield made
-
-
-@pytest.fixture
-def generator(notes: RarebitVectorStore) -> OneTokenGenerator:
-    return generator_of(notes.collection)
-
-
-@pytest.fixture
-def chat(generator: OneTokenGenerator) -> ChatOneToken:
-    return ChatOneToken(generator=generator, max_tokens=12)
-
-
-def reference(generator: OneTokenGenerator, name: str = "passage 0") -> str:
-    (given,) = generator.give([TEXTS[name]], [name], ContextBudget(text_top=0), labels=["words"])
-    return given.text
 
 
 @pytest.fixture
@@ -83,13 +55,6 @@ def laid_out(generator: OneTokenGenerator, chat: ChatOneToken, monkeypatch: pyte
     return read
 
 
-def turn(role: str, content: str) -> str:
-    return f"<|im_start|>{role}\n{content}<|im_end|>\n"
-
-
-ANSWER = "<|im_start|>assistant\n"
-
-
 class TestAnswers:
     def test_they_are_the_generators_own(self, generator: OneTokenGenerator, chat: ChatOneToken) -> None:
         content = f"Background: {reference(generator)}"
@@ -97,8 +62,8 @@ class TestAnswers:
         for answer in (
             chat.invoke(content),
             asyncio.run(chat.ainvoke(content)),
-            _whole(chat.stream(content)),
-            asyncio.run(_awhole(chat, content)),
+            gathered(chat.stream(content)),
+            asyncio.run(agathered(chat, content)),
             chat.batch([content, "other"])[0],
             asyncio.run(chat.abatch([content, "other"]))[0],
         ):
@@ -123,7 +88,7 @@ class TestAnswers:
         drawn = {"temperature": 1.5, "top_p": 0.9, "max_tokens": 20}
         first, again, other = (chat.invoke("hello", seed=seed, **drawn).content for seed in (1, 1, 2))
         assert first == again != other
-        assert _whole(chat.stream("hello", seed=1, **drawn)).content == first
+        assert gathered(chat.stream("hello", seed=1, **drawn)).content == first
         assert chat.bind(seed=1, **drawn).invoke("hello").content == first
         own = ChatOneToken(generator=chat.generator, seed=1, **drawn)
         assert own.invoke("hello").content == first
@@ -135,7 +100,7 @@ class TestAnswers:
             expected = whole[: whole.index(stop)]
             own = ChatOneToken(generator=chat.generator, max_tokens=12, stop=[stop])
             answers = [chat.invoke("hello", stop=[stop]), own.invoke("hello"), asyncio.run(chat.ainvoke("hello", stop=[stop]))]
-            for answer in [*answers, _whole(chat.stream("hello", stop=[stop])), _whole(own.stream("hello"))]:
+            for answer in [*answers, gathered(chat.stream("hello", stop=[stop])), gathered(own.stream("hello"))]:
                 assert answer.content == expected
                 assert answer.response_metadata["finish_reason"] == "stop"
             assert own.invoke("hello", stop=["not there"]).content == whole
@@ -172,8 +137,8 @@ class TestAnswers:
                 self.errors.append(error)
 
         for ask in (
-            lambda config: _whole(chat.stream("hello", config, max_tokens=60)),
-            lambda config: asyncio.run(_awhole(chat, "hello", config, max_tokens=60)),
+            lambda config: gathered(chat.stream("hello", config, max_tokens=60)),
+            lambda config: asyncio.run(agathered(chat, "hello", config, max_tokens=60)),
         ):
             listener = Listener()
             answer = ask({"callbacks": [listener]})
@@ -334,7 +299,7 @@ class TestReferences:
                 chat.invoke,
                 lambda content: list(chat.stream(content)),
                 lambda content: asyncio.run(chat.ainvoke(content)),
-                lambda content: asyncio.run(_awhole(chat, content)),
+                lambda content: asyncio.run(agathered(chat, content)),
                 lambda content: chat.invoke([ToolMessage(content, tool_call_id="1")]),
             ):
                 with pytest.raises(MissingRowError, match=said):
@@ -363,198 +328,6 @@ class TestReferences:
         assert answer.response_metadata["passage_tokens"] == 0
 
 
-class TestInterruptedStreams:
-    @pytest.fixture
-    def steps(self, generator: OneTokenGenerator) -> list[float]:
-        """When the model computed."""
-        times: list[float] = []
-        generator.model.register_forward_hook(lambda *_: times.append(time.perf_counter()))
-        return times
-
-    def test_closing(self, chat: ChatOneToken, steps: list[float]) -> None:
-        stream = chat.stream("hello", max_tokens=LONG)
-        for _ in range(3):
-            next(stream)
-        stream.close()
-        _stopped(steps)
-
-    def test_leaving_a_chain(self, chat: ChatOneToken, steps: list[float]) -> None:
-        # Without a parser behind the model: closed, LangChain's parsers read their input to its end, to trace it.
-        for _ in (ChatPromptTemplate.from_template("{said}") | chat.bind(max_tokens=LONG)).stream({"said": "hello"}):
-            break
-        _stopped(steps)
-
-    def test_closing_asynchronously(self, chat: ChatOneToken, steps: list[float]) -> None:
-        async def some() -> None:
-            stream = chat.astream("hello", max_tokens=LONG)
-            async for _ in stream:
-                break
-            await stream.aclose()
-
-        asyncio.run(some())
-        _stopped(steps)
-
-    @pytest.mark.parametrize("method", ["ainvoke", "astream", "astream_events"])
-    @pytest.mark.parametrize("parsed", [False, True])
-    @pytest.mark.parametrize("stop", [None, ["never written " * LONG]], ids=["shown", "held back"])
-    def test_cancelling(
-        self, chat: ChatOneToken, steps: list[float], method: str, parsed: bool, stop: list[str] | None
-    ) -> None:
-        long: Any = chat.bind(max_tokens=LONG, stop=stop)
-        asked = long | StrOutputParser() if parsed else long
-
-        async def ask() -> None:
-            if method == "ainvoke":
-                await asked.ainvoke("hello")
-            async for _ in getattr(asked, method)("hello"):
-                pass
-
-        async def main() -> None:
-            task = asyncio.create_task(ask())
-            while len(steps) < 3:  # noqa: ASYNC110 -- the model computes in a thread, and knows no event
-                await asyncio.sleep(0.01)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-
-        asyncio.run(main())
-        _stopped(steps)
-
-    def test_the_event_loop_goes_on(self, chat: ChatOneToken) -> None:
-        async def main() -> int:
-            beats = 0
-            task = asyncio.create_task(_awhole(chat, "hello", max_tokens=100))
-            invoked = asyncio.create_task(chat.ainvoke("hello", max_tokens=100))
-            while not (task.done() and invoked.done()):
-                await asyncio.sleep(0.001)
-                beats += 1
-            assert (await task).content == (await invoked).content
-            return beats
-
-        assert asyncio.run(main()) > 10
-
-    def test_after_it_the_next_is_answered(self, chat: ChatOneToken) -> None:
-        expected = chat.invoke("hello").content
-        for _ in range(3):
-            for _ in chat.stream("hello", max_tokens=LONG):
-                break
-            assert chat.invoke("hello").content == expected
-
-    def test_many_at_once(self, chat: ChatOneToken) -> None:
-        async def main() -> list[Any]:
-            return await asyncio.gather(*(_awhole(chat, f"hello {number % 4}") for number in range(16)))
-
-        answers = [answer.content for answer in asyncio.run(main())]
-        assert answers[:4] * 4 == answers
-        assert answers[:4] == [chat.invoke(f"hello {number}").content for number in range(4)]
-
-
-def _stopped(steps: list[float]) -> None:
-    """Check that the model does not go on."""
-    deadline = time.perf_counter() + 5
-    while any(thread.name == "rarebit-stream" for thread in threading.enumerate()):
-        assert time.perf_counter() < deadline
-        time.sleep(0.01)
-    assert 0 < len(steps) < LONG // 2
-
-
-@tool
-def weather(city: str) -> str:
-    """Tells the weather of a city."""
-    return f"rain in {city}"
-
-
-CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Bergen"}}\n</tool_call>'
-
-
-class TestTools:
-    def test_a_template_without_tools(self, chat: ChatOneToken) -> None:
-        with pytest.raises(InputError, match="LlamaForCausalLM, whose chat template has no place for them"):
-            chat.bind_tools([weather])
-        with pytest.raises(InputError, match="chat template"):
-            chat.invoke("hello", tools=[{"name": "weather"}])
-        with pytest.raises(InputError, match="chat template"):
-            chat.with_structured_output({"title": "Answer", "type": "object", "properties": {}})
-
-    def test_a_call_cannot_be_demanded(self, notes: RarebitVectorStore) -> None:
-        chat = ChatOneToken(generator=Scripted(notes.collection, []))
-        for choice in ("any", "weather", "none"):
-            with pytest.raises(InputError, match=f"tool_choice='{choice}'"):
-                chat.bind_tools([weather], tool_choice=choice)
-
-    def test_the_model_reads_them(self, notes: RarebitVectorStore) -> None:
-        generator = Scripted(notes.collection, ["fine"] * 4)
-        chat = ChatOneToken(generator=generator)
-        bound = chat.bind_tools([weather], tool_choice="auto")
-        assert bound.invoke("hello").content == "fine"
-        assert _whole(bound.stream("hello")).content == "fine"
-        chat.invoke("hello")
-        for place in (0, 1):
-            assert '"name": "weather"' in generator.read(place)
-            assert generator.read(place).endswith(turn("user", "hello") + ANSWER)
-        assert generator.read(2) == turn("user", "hello") + ANSWER
-
-    @pytest.mark.parametrize(
-        ("said", "content", "called"),
-        [
-            (CALL, "", [("weather", {"city": "Bergen"})]),
-            (f"I look.\n{CALL}\n{CALL}", "I look.\n", [("weather", {"city": "Bergen"})] * 2),
-            ('<tool_call>{"name": "now"}</tool_call> done', "done", [("now", {})]),
-            ('<tool_call>{"name": "now", "arguments": {"at": "Kärnten"}}', "", [("now", {"at": "Kärnten"})]),
-            ("<tool_call>{broken}</tool_call>", "<tool_call>{broken}</tool_call>", []),
-            ("<tool_call>[1]</tool_call>", "<tool_call>[1]</tool_call>", []),
-            ('<tool_call>{"name": "now", "arguments": 1}', '<tool_call>{"name": "now", "arguments": 1}', []),
-            ("a < b <tool", "a < b <tool", []),
-            ("", "", []),
-        ],
-    )
-    def test_calls_are_read(
-        self, notes: RarebitVectorStore, said: str, content: str, called: list[tuple[str, dict[str, Any]]]
-    ) -> None:
-        chat = ChatOneToken(generator=Scripted(notes.collection, [said] * 5))
-        bound = chat.bind_tools([weather])
-        answers = [bound.invoke("hello"), _whole(bound.stream("hello")), asyncio.run(bound.ainvoke("hello"))]
-        for answer in [*answers, asyncio.run(_awhole(bound, "hello"))]:
-            assert answer.content == content
-            assert [(call["name"], call["args"]) for call in answer.tool_calls] == called
-            assert not answer.invalid_tool_calls
-            assert len({call["id"] for call in answer.tool_calls} - {None}) == len(called)
-        assert chat.invoke("hello").content == said
-
-    def test_what_is_said_before_is_streamed(self, notes: RarebitVectorStore) -> None:
-        bound = ChatOneToken(generator=Scripted(notes.collection, [f"so 1 < 2, and {CALL}"])).bind_tools([weather])
-        pieces = [chunk.content for chunk in bound.stream("hello")]
-        assert len([piece for piece in pieces if piece]) > 3
-        assert "".join(pieces) == "so 1 < 2, and "
-
-    @pytest.mark.parametrize("streamed", [False, True])
-    def test_an_agent(self, notes: RarebitVectorStore, streamed: bool) -> None:
-        agents = pytest.importorskip("langchain.agents")
-        call = {"name": "notes", "arguments": {"query": TEXTS["passage 4"]}}
-        generator = Scripted(notes.collection, [f"<tool_call>\n{json.dumps(call)}\n</tool_call>", "It rains."])
-        within = ContextualRetriever(
-            base_retriever=notes.as_retriever(search_kwargs={"k": 2}),
-            base_compressor=OneTokenCompressor(generator=generator),
-        )
-        agent = agents.create_agent(
-            ChatOneToken(generator=generator), [create_retriever_tool(within, "notes", "Searches the notes.")]
-        )
-        asked = {"messages": [HumanMessage("what?")]}
-        if streamed:
-            *_, (_, done) = agent.stream(asked, stream_mode=["messages", "values"])
-        else:
-            done = asyncio.run(agent.ainvoke(asked))
-        assert [type(message) for message in done["messages"]] == [HumanMessage, AIMessage, ToolMessage, AIMessage]
-        assert done["messages"][-1].content == "It rains."
-        assert generator.asked[1].passages[0].text == TEXTS["passage 4"]
-        assert generator.read(1).endswith(
-            turn("user", "what?")
-            + turn("assistant", f"<tool_call>\n{json.dumps(call)}\n</tool_call>")
-            + turn("user", "<passage>\n\n<passage>")
-            + ANSWER
-        )
-
-
 def test_in_a_chain(generator: OneTokenGenerator, chat: ChatOneToken) -> None:
     prompt = ChatPromptTemplate.from_messages([("system", "know {context}"), ("human", "{question}")])
     given = {"context": reference(generator), "question": "{what}?"}
@@ -563,12 +336,3 @@ def test_in_a_chain(generator: OneTokenGenerator, chat: ChatOneToken) -> None:
     assert answer == "".join(chain.stream(given)) == asyncio.run(chain.ainvoke(given))
     without = chain.invoke(given | {"context": "nothing"})
     assert answer != without
-
-
-def _whole(chunks: Any) -> Any:
-    first, *rest = chunks
-    return sum(rest, first)
-
-
-async def _awhole(chat: Any, content: str, config: Any = None, **settings: Any) -> Any:
-    return _whole([chunk async for chunk in chat.astream(content, config, **settings)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_core.tools import create_retriever_tool
 from pydantic import ValidationError
-from support.one_token import TEXTS, filled, generator_of
+from support.one_token import TEXTS, generator_of
 from support.relevance import NOTHING, ids_of
 
 from rarebit.compressors.context import ContextBudget, OneTokenGenerator, Reference
@@ -31,18 +30,6 @@ from rarebit.integrations.langchain import (
 from rarebit.retrievers.relevance import CosineAdapter
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
-
-
-@pytest.fixture
-def notes() -> Iterator[RarebitVectorStore]:
-    made = filled()
-    with made.collection:
-        yield made
-
-
-@pytest.fixture
-def generator(notes: RarebitVectorStore) -> OneTokenGenerator:
-    return generator_of(notes.collection)
 
 
 @pytest.fixture

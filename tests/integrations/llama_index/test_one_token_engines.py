@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -42,13 +42,6 @@ MODES = ["compact", "refine", "tree_summarize", "simple_summarize", "accumulate"
 ONE_BY_ONE = ["refine", "accumulate"]
 ENGINES = ["context", "condense_plus_context", "condense_question"]
 LOOKS = "[[rarebit:"
-
-
-@pytest.fixture
-def store() -> Iterator[RarebitVectorStore]:
-    made = RarebitVectorStore()
-    yield made
-    made.client.close()
 
 
 @pytest.fixture

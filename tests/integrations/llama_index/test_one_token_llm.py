@@ -3,131 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
-import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole, TextBlock
-from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler, TokenCountingHandler
-from llama_index.core.callbacks.schema import CBEventType, EventPayload
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.prompts import PromptTemplate
-from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
+from llama_index.core.schema import TextNode
 from pydantic import ValidationError
 
 pytest.importorskip("transformers", reason="language models need the extra models")
 
-from support.one_token_llama_index import TEXTS, WINDOW, Recording, filled, generator_of, with_template
-from support.tiny_language_model import bridge, chat_tokenizer, language_model
+from support.one_token_llama_index import (
+    QUESTION,
+    STREAMS,
+    TEXTS,
+    USAGE,
+    WAYS,
+    WINDOW,
+    Recording,
+    answered,
+    called,
+    filled,
+    generator_of,
+    listed,
+    reference_to,
+    streamed,
+    streaming_threads,
+    text_of,
+    user,
+    with_template,
+)
+from support.tiny_language_model import chat_tokenizer
 
-from rarebit.compressors.context import Generation, Passages, Sampling
+from rarebit.compressors.context import Sampling
 from rarebit.errors import InputError, MissingRowError
-from rarebit.integrations.llama_index import OneTokenLLM, OneTokenPostprocessor, RarebitVectorStore, one_token_llm
+from rarebit.integrations.llama_index import OneTokenLLM, RarebitVectorStore
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
-
-USAGE = ["completion_tokens", "first_token_seconds", "passage_tokens", "prefill_flops", "prompt_tokens", "total_tokens"]
-QUESTION = "Question: what is on?"
-
-
-@pytest.fixture
-def store() -> Iterator[RarebitVectorStore]:
-    made = RarebitVectorStore()
-    yield made
-    made.client.close()
-
-
-@pytest.fixture
-def generator(store: RarebitVectorStore) -> Recording:
-    filled(store)
-    return generator_of(store.client)
-
-
-@pytest.fixture
-def llm(generator: Recording) -> OneTokenLLM:
-    return OneTokenLLM(generator=generator, max_tokens=12)
-
-
-def reference_to(generator: Recording, text: str, key: str) -> str:
-    """Give what the postprocessor writes for a passage."""
-    made = OneTokenPostprocessor(generator=generator)
-    (kept,) = made.postprocess_nodes([NodeWithScore(node=TextNode(id_=key, text=text, metadata={"page": 1}))])
-    return kept.node.get_content(metadata_mode=MetadataMode.LLM)
-
-
-def user(content: str) -> list[ChatMessage]:
-    return [ChatMessage(role=MessageRole.USER, content=content)]
-
-
-def streaming_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "rarebit-stream"]
-
-
-async def listed(responses: AsyncIterator[Any]) -> list[Any]:
-    return [response async for response in responses]
-
-
-def called(method: Callable[..., Any], *args: Any) -> Any:
-    """Call what may be asynchronous."""
-    made = method(*args)
-    return asyncio.run(made) if asyncio.iscoroutine(made) else made
-
-
-def streamed(llm: OneTokenLLM, way: str, content: str, **kwargs: Any) -> list[Any]:
-    """Give all responses of a stream."""
-
-    async def awaited(method: Any, asked: Any) -> list[Any]:
-        return await listed(await method(asked, **kwargs))
-
-    asked = content if "complete" in way else user(content)
-    method = getattr(llm, way)
-    return asyncio.run(awaited(method, asked)) if way.startswith("a") else list(method(asked, **kwargs))
-
-
-def answered(llm: OneTokenLLM, way: str, content: str, **kwargs: Any) -> Any:
-    """Give the response of a call, or the last of a stream."""
-    if "stream" in way:
-        return streamed(llm, way, content, **kwargs)[-1]
-    asked = content if "complete" in way else user(content)
-    done = getattr(llm, way)(asked, **kwargs)
-    return asyncio.run(done) if way.startswith("a") else done
-
-
-def text_of(response: Any) -> str:
-    return response.text if hasattr(response, "text") else response.message.content
-
-
-STREAMS = ["stream_complete", "stream_chat", "astream_complete", "astream_chat"]
-WAYS = ["complete", "chat", "acomplete", "achat", *STREAMS]
-
-
-class Held(Recording):
-    """Answers when it may; gives up after a while, so that nothing hangs."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.asked, self.may = threading.Event(), threading.Event()
-
-    def generate(self, *args: Any, **settings: Any) -> list[Generation]:
-        self.hold()
-        return super().generate(*args, **settings)
-
-    def stream(self, *args: Any, **settings: Any) -> Generator[str, None, Generation]:
-        self.hold()
-        return (yield from super().stream(*args, **settings))
-
-    def hold(self) -> None:
-        self.asked.set()
-        if not self.may.wait(20):
-            raise TimeoutError
 
 
 class TestAnswers:
@@ -352,211 +266,6 @@ class TestReferences:
         assert OneTokenLLM(generator=generator_of()).tokens(reference).count(-1) == 0
         empty, full = (generator.prompt(content).length(1) for content in ("", f"{QUESTION}{reference}"))
         assert full - empty == len(llm.tokens(f"{QUESTION}{reference}"))
-
-
-class TestStreams:
-    @pytest.mark.parametrize("way", ["stream_complete", "stream_chat"])
-    def test_closing_stops_the_model(self, generator: Recording, way: str) -> None:
-        llm = OneTokenLLM(generator=generator, max_tokens=3000)
-        stream = getattr(llm, way)(QUESTION if "complete" in way else user(QUESTION))
-        assert streaming_threads() == []
-        next(stream)
-        assert len(streaming_threads()) == 1
-        stream.close()
-        assert streaming_threads() == []
-        assert llm.complete("again", max_tokens=2).text  # the model is free
-
-    @pytest.mark.parametrize("way", ["astream_complete", "astream_chat"])
-    def test_closing_an_asynchronous_one(self, generator: Recording, way: str) -> None:
-        llm = OneTokenLLM(generator=generator, max_tokens=3000)
-
-        async def run() -> None:
-            stream = await getattr(llm, way)(QUESTION if "complete" in way else user(QUESTION))
-            await anext(stream)
-            assert len(streaming_threads()) == 1
-            await stream.aclose()
-            del stream
-            for _ in range(500):
-                if not streaming_threads():
-                    return
-                await asyncio.sleep(0.01)
-            pytest.fail("the model still writes")
-
-        asyncio.run(run())
-
-    @pytest.mark.parametrize("way", ["astream_complete", "astream_chat"])
-    def test_cancelling_a_task_stops_the_model(self, generator: Recording, way: str) -> None:
-        llm = OneTokenLLM(generator=generator, max_tokens=3000)
-        seen: list[str] = []
-
-        async def read(begun: asyncio.Event) -> None:
-            async for response in await getattr(llm, way)(QUESTION if "complete" in way else user(QUESTION)):
-                seen.append(response.delta)
-                begun.set()
-
-        async def run() -> None:
-            begun = asyncio.Event()
-            task = asyncio.create_task(read(begun))
-            await begun.wait()
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-
-        asyncio.run(run())
-        assert streaming_threads() == []
-        assert "".join(seen)
-
-    @pytest.mark.parametrize("way", ["astream_complete", "astream_chat"])
-    def test_cancelling_stops_the_model_also_while_text_is_held_back(self, generator: Recording, way: str) -> None:
-        llm = OneTokenLLM(generator=generator, max_tokens=3000, stop=["never written " * 3000])
-        steps: list[int] = []
-        plain = generator.model.forward
-
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            steps.append(1)
-            return plain(*args, **kwargs)
-
-        generator.model.forward = counted
-
-        async def read() -> None:
-            async for _ in await getattr(llm, way)(QUESTION if "complete" in way else user(QUESTION)):
-                pass
-
-        async def run() -> None:
-            task = asyncio.create_task(read())
-            while len(steps) < 3:  # noqa: ASYNC110 -- the model computes in a thread, and knows no event
-                await asyncio.sleep(0.01)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-
-        try:
-            asyncio.run(run())
-        finally:
-            del generator.model.forward
-        assert streaming_threads() == []
-        assert len(steps) < 1500
-
-    def test_one_that_nobody_reads_starts_nothing(self, llm: OneTokenLLM) -> None:
-        stream = llm.stream_complete(QUESTION)
-        stream.close()
-
-        async def run() -> None:
-            await (await llm.astream_complete(QUESTION)).aclose()
-
-        asyncio.run(run())
-        assert streaming_threads() == []
-
-    def test_many_at_once(self, llm: OneTokenLLM) -> None:
-        expected = llm.complete(QUESTION).text
-
-        async def run() -> list[str]:
-            async def last() -> str:
-                return (await listed(await llm.astream_chat(user(QUESTION))))[-1].message.content
-
-            whole = [llm.acomplete(QUESTION) for _ in range(3)]
-            texts = await asyncio.gather(*(last() for _ in range(3)))
-            return [*texts, *(response.text for response in await asyncio.gather(*whole))]
-
-        assert asyncio.run(run()) == [expected] * 6
-
-
-class TestEventLoop:
-    @pytest.mark.parametrize("way", ["acomplete", "achat", "astream_complete", "astream_chat"])
-    def test_is_not_held_up(self, store: RarebitVectorStore, way: str) -> None:
-        filled(store)
-        model = language_model()
-        model.config.max_position_embeddings = WINDOW
-        generator = Held(model, chat_tokenizer(), bridge(input_length=3.0), Passages.of(store.client))
-        llm = OneTokenLLM(generator=generator, max_tokens=4)
-
-        async def ask() -> str:
-            done = await getattr(llm, way)(QUESTION if "complete" in way else user(QUESTION))
-            return text_of((await listed(done))[-1] if "stream" in way else done)
-
-        async def run() -> str:
-            task = asyncio.create_task(ask())
-            assert await asyncio.to_thread(generator.asked.wait, 20)
-            generator.may.set()
-            return await task
-
-        assert asyncio.run(run())
-
-
-class Listener(BaseEventHandler):
-    """Remembers the names of events of language models, and what they carry."""
-
-    _heard: list[BaseEvent] = PrivateAttr(default_factory=list)
-
-    @property
-    def heard(self) -> list[BaseEvent]:
-        return self._heard
-
-    @classmethod
-    def class_name(cls) -> str:
-        return "Listener"
-
-    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
-        if event.class_name().startswith(("LLMChat", "LLMCompletion")):
-            self._heard.append(event)
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    root, made = get_dispatcher(), Listener()
-    root.add_event_handler(made)
-    yield made
-    root.event_handlers.remove(made)
-
-
-@pytest.fixture(scope="module")
-def bare() -> Iterator[Any]:
-    """Load the module as users do: LlamaIndex takes functions with run-time shape checks for such as emit events already."""
-    path = Path(one_token_llm.__file__)
-    spec = importlib.util.spec_from_file_location("bare_one_token_llm", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["bare_one_token_llm"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module.OneTokenLLM
-    del sys.modules["bare_one_token_llm"]
-
-
-class TestEvents:
-    @pytest.mark.parametrize("way", WAYS)
-    def test_are_emitted_once(self, bare: Any, generator: Recording, listener: Listener, way: str) -> None:
-        llm = bare(generator=generator, max_tokens=4)
-        response = answered(llm, way, QUESTION)
-        kind = "LLMCompletion" if "complete" in way else "LLMChat"
-        names = [event.class_name() for event in listener.heard]
-        assert names[0] == f"{kind}StartEvent"
-        assert names[-1] == f"{kind}EndEvent"
-        assert len(names) == 2 if "stream" not in way else set(names[1:-1]) == {f"{kind}InProgressEvent"}
-        assert text_of(listener.heard[-1].response) == text_of(response)
-        assert all(event.model_dump_json() for event in listener.heard)
-
-    @pytest.mark.parametrize("way", WAYS)
-    def test_callbacks_hear_of_them(self, bare: Any, generator: Recording, way: str) -> None:
-        debug = LlamaDebugHandler(print_trace_on_end=False)
-        counting = TokenCountingHandler()
-        llm = bare(generator=generator, max_tokens=4, callback_manager=CallbackManager([debug, counting]))
-        usage = answered(llm, way, f"{reference_to(generator, TEXTS[0], 'n0')} {QUESTION}").additional_kwargs
-        (pair,) = debug.get_event_pairs(CBEventType.LLM)
-        key = EventPayload.COMPLETION if "complete" in way else EventPayload.RESPONSE
-        assert pair[1].payload[key].additional_kwargs == usage
-        assert counting.prompt_llm_token_count == usage["prompt_tokens"]
-        assert counting.completion_llm_token_count == usage["completion_tokens"]
-
-    @pytest.mark.parametrize("way", WAYS)
-    def test_errors_end_them(self, bare: Any, generator: Recording, store: RarebitVectorStore, way: str) -> None:
-        debug = LlamaDebugHandler(print_trace_on_end=False)
-        llm = bare(generator=generator, max_tokens=4, callback_manager=CallbackManager([debug]))
-        reference = reference_to(generator, TEXTS[0], "n0")
-        store.delete_nodes(["n0"])
-        with pytest.raises(MissingRowError):
-            answered(llm, way, reference)
-        (pair,) = debug.get_event_pairs(CBEventType.LLM)
-        assert isinstance(pair[1].payload[EventPayload.EXCEPTION], MissingRowError)
 
 
 class TestSettings:
