@@ -6,7 +6,7 @@ A context is a list of pieces: texts, and passages by their places, which are re
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -30,13 +30,13 @@ class Shelf:
     """Passages of a collection, and what it takes to give them.
 
     Args:
-        texts: n passages.
+        texts: of passages, by their places.
         tokenizer: of the language model.
         embed: for sentences.
         tokens_a_vector: input embeddings that a passage becomes.
     """
 
-    texts: Sequence[str]
+    texts: Sequence[str] | Mapping[int, str]
     tokenizer: Any
     embed: Embed
     tokens_a_vector: int = 1

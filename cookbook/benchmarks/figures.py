@@ -1,8 +1,8 @@
 """The figures of a benchmark: one row type, intervals, JSON and a plain table.
 
-An interval is the bootstrap's: queries are drawn with replacement 1000 times (seeded), the statistic is taken of each draw, and
-``low`` and ``high`` bound the middle 95 % of them. It says how far other queries would move the figure, not how noisy the
-machine is. What is counted and not sampled has no interval.
+An interval is the bootstrap's: queries, or groups of them, are drawn with replacement 1000 times (seeded), the statistic is
+taken of each draw, and ``low`` and ``high`` bound the middle 95 % of them. It says how far other queries would move the figure,
+not how noisy the machine is. What is counted and not sampled has no interval.
 """
 
 from __future__ import annotations
@@ -62,9 +62,11 @@ class Subject:
         """Make the figure of a number that no sample stands behind."""
         return Figure(**asdict(self), metric=metric, value=float(value), low=None, high=None, n=n)
 
-    def sampled(self, metric: str, sample: Sample, statistic: Statistic = np.mean) -> Figure:
-        """Make the figure of a statistic over queries, with its interval."""
-        low, high = bootstrap(sample, statistic)
+    def sampled(
+        self, metric: str, sample: Sample, statistic: Statistic = np.mean, *, groups: Sequence[str] | None = None
+    ) -> Figure:
+        """Make the figure of a statistic over queries, with its interval; of grouped queries whole groups are drawn."""
+        low, high = bootstrap(sample, statistic) if groups is None else grouped_bootstrap(sample, groups, statistic)
         return Figure(**asdict(self), metric=metric, value=float(statistic(sample, axis=0)), low=low, high=high, n=len(sample))
 
 
@@ -85,7 +87,27 @@ def bootstrap(sample: Sample, statistic: Statistic = np.mean, *, seed: int = 0) 
         The bounds of the middle 95 % of the statistics of 1000 draws of n with replacement.
     """
     draws = np.random.default_rng(seed).integers(len(sample), size=(RESAMPLES, len(sample)))
-    statistics = statistic(sample[draws], axis=1)
+    return _middle(statistic(sample[draws], axis=1))
+
+
+def grouped_bootstrap(
+    sample: Sample, groups: Sequence[str], statistic: Statistic = np.mean, *, seed: int = 0
+) -> tuple[float, float]:
+    """Bound a statistic by drawing groups of queries, such as those about one article, which resemble each other.
+
+    Args:
+        sample: (n,) or (n, m), as for :func:`bootstrap`.
+        groups: n names.
+        statistic: of the values, taking ``axis``.
+        seed: of the draws.
+    """
+    names = np.unique(groups, return_inverse=True)[1]
+    members = [np.flatnonzero(names == number) for number in range(names.max() + 1)]
+    draws = np.random.default_rng(seed).integers(len(members), size=(RESAMPLES, len(members)))
+    return _middle([statistic(sample[np.concatenate([members[number] for number in drawn])], axis=0) for drawn in draws])
+
+
+def _middle(statistics: Any) -> tuple[float, float]:
     low, high = np.quantile(statistics, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 

@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch.utils.flop_counter import FlopCounterMode
 
 from rarebit import Collection
@@ -32,7 +32,7 @@ from rarebit.compressors.context.reading import Exercise, expected
 from rarebit.compressors.context.references import Reference
 from rarebit.cookbook.benchmarks.context_methods import Context, Shelf, others_of
 from rarebit.cookbook.benchmarks.embedded import embedded
-from rarebit.cookbook.benchmarks.figures import Figure, Subject
+from rarebit.cookbook.benchmarks.figures import Figure, Sample, Statistic, Subject
 from rarebit.cookbook.benchmarks.reading_sets import ReadingSet
 from rarebit.errors import InputError
 
@@ -54,6 +54,7 @@ SHORT: Final = 8
 TIMED: Final = 12
 """Questions whose first token is timed."""
 
+Rows: TypeAlias = Int64[npt.NDArray[np.int64], "r"]
 Values: TypeAlias = Float64[npt.NDArray[np.float64], "q"]
 Asking: TypeAlias = tuple[list[Any], list[int]]
 """A prompt with passages by their places, and what should follow."""
@@ -79,6 +80,7 @@ class Measured:
         bridges: others to compare with, by their names.
         cache: folder that keeps embeddings.
         questions: how many, at most, drawn at random.
+        written: to how many of them answers are written, and passages are searched for.
     """
 
     def __init__(
@@ -87,20 +89,25 @@ class Measured:
         generator: OneTokenGenerator,
         bridges: dict[str, ModalityBridge],
         cache: Path,
+        *,
         questions: int,
+        written: int,
     ) -> None:
         """Draw questions, and search for them."""
         if generator.bridge is None:
             raise InputError("got a generator without a bridge, wanted the bridge that is measured")
         self.set, self.generator, self.bridge, self.bridges = given, generator, generator.bridge, bridges
-        drawn = np.sort(np.random.default_rng(0).permutation(len(given.test))[:questions])
+        drawn = np.random.default_rng(0).permutation(len(given.test))[:questions]
         self.readings: list[Reading] = [given.test[place] for place in drawn]
-        self.queries: Queries = embedded([reading.question for reading in self.readings], cache)
+        self.written = min(written, len(self.readings))
+        self.queries: Queries = embedded([reading.question for reading in self.readings[: self.written]], cache)
         index = faiss.IndexFlatIP(given.vectors.shape[1])
         index.add(given.vectors)
         self.found: list[list[int]] = index.search(self.queries, FOUND)[1].tolist()
         self.book = ExerciseBook(generator.tokenizer, Lessons(given.texts, given.vectors, self.readings))
-        self.shelf = Shelf(given.texts, generator.tokenizer, lambda texts: embedded(texts, cache), generator.tokens_a_vector)
+        shown = {place: self.book.shown(place) for own in self.found for place in own}
+        self.shelf = Shelf(shown, generator.tokenizer, lambda texts: embedded(texts, cache), generator.tokens_a_vector)
+        self._articles = np.array([given.articles[reading.passages[0]] for reading in self.readings])
         self._others = others_of([reading.passages for reading in self.readings])
         self._subject = Subject(BENCHMARK, given.name)
 
@@ -139,9 +146,9 @@ class Measured:
         for way in tokens:
             nll, subject = self._nll(way), self._subject.of(way.name, way.setting)
             yield from self._told(way, nll)
-            yield subject.sampled("vs other", nll - nll_of_other)
+            yield self._sampled(subject, "vs other", nll - nll_of_other)
             gains = np.stack([self._nll_of_nothing - nll, self._nll_of_nothing - nll_of_text], axis=1)
-            yield subject.sampled("share", gains, _share)
+            yield self._sampled(subject, "share", gains, _share)
 
     def _with_what_is_found(self) -> Iterator[Figure]:
         tokens: list[Context] = [list(own) for own in self.found]
@@ -157,7 +164,7 @@ class Measured:
             for way in (Way(setting, SENTENCES, nearest), Way(setting, MIXED, mixed)):
                 nll = self._nll(way)
                 yield from self._told(way, nll)
-                yield self._subject.of(way.name, setting).sampled("vs cut", nll - nll_of_cut)
+                yield self._sampled(self._subject.of(way.name, setting), "vs cut", nll - nll_of_cut)
 
     def _paraphrases(self) -> Iterator[Figure]:
         places = [reading.passages[0] for reading in self.readings]
@@ -167,10 +174,10 @@ class Measured:
             asked = [self.book.laid_out(PARAPHRASES[0].format(context=mark(place))) for place in given]
             said = [self.book.tokens_of(place)[:LONGEST_PARAPHRASE] for place in places]
             values = self._expected(list(zip(asked, said, strict=True)), bridge, self.set.vectors)
-            yield self._subject.of(name, "paraphrase").sampled("nll", values)
+            yield self._sampled(self._subject.of(name, "paraphrase"), "nll", values)
 
     def _costs(self) -> Iterator[Figure]:
-        setting, rows = f"{FOUND_SETTING}, cost", range(min(TIMED, len(self.readings)))
+        setting, rows = f"{FOUND_SETTING}, cost", range(min(TIMED, self.written))
         contexts: dict[str, list[Context]] = {
             TEXT: list(map(self.shelf.whole, self.found)),
             TOKEN: [list(own) for own in self.found],
@@ -184,30 +191,36 @@ class Measured:
                 seconds[name].append(perf_counter() - start)
         lengths = {name: [self._length(prompt) for prompt in own] for name, own in prompts.items()}
         for name, each in lengths.items():
-            yield self._subject.of(name, setting).sampled("prompt", np.array(each, np.float64))
+            yield self._sampled(self._subject.of(name, setting), "prompt", np.array(each, np.float64))
         flops = {name: np.array([prefill_flops(self.generator.model, each) for each in own]) for name, own in lengths.items()}
         subject = self._subject.of(TOKEN, setting)
-        yield subject.sampled("flops", flops[TOKEN] / flops[TEXT])
+        yield self._sampled(subject, "flops", flops[TOKEN] / flops[TEXT])
         yield subject.counted("flops, profiler", self._profiled(prompts[TOKEN][0]) / self._profiled(prompts[TEXT][0]), 1)
-        yield subject.sampled("first token", np.array(seconds[TOKEN]) / np.array(seconds[TEXT]))
+        yield self._sampled(subject, "first token", np.array(seconds[TOKEN]) / np.array(seconds[TEXT]))
+
+    def _sampled(
+        self, subject: Subject, metric: str, sample: Sample, statistic: Statistic = np.mean, rows: Rows | None = None
+    ) -> Figure:
+        """Make a figure of the first questions, or of some, with the interval of other articles."""
+        articles = self._articles[: len(sample)] if rows is None else self._articles[rows]
+        return subject.sampled(metric, sample, statistic, groups=articles.tolist())
 
     def _told(self, way: Way, nll: Values) -> Iterator[Figure]:
         subject = self._subject.of(way.name, way.setting)
-        yield subject.sampled("nll", nll)
-        yield subject.sampled("vs none", nll - self._nll_of_nothing)
-        short = np.array([len(reading.answer.split()) <= SHORT for reading in self.readings])
-        before = self._right_by_heart[0][short]
+        yield self._sampled(subject, "nll", nll)
+        yield self._sampled(subject, "vs none", nll - self._nll_of_nothing[: len(nll)])
+        short = np.array([len(reading.answer.split()) <= SHORT for reading in self.readings[: self.written]])
+        before = self._right_by_heart[0]
         right, overlap = self._right_by_heart if way is self._nothing else self._written(way)
-        yield subject.sampled("f1", overlap)
+        yield self._sampled(subject, "f1", overlap)
         if 2 * short.sum() > len(short):  # no long answer is written down as it stands
-            right = right[short]
-            yield subject.sampled("match", right)
-            if before.any():
-                yield subject.sampled("kept", right[before > 0])
-            if not before.all():
-                yield subject.sampled("made right", right[before == 0])
+            kinds = {"match": short, "kept": short & (before > 0), "made right": short & (before == 0)}
+            for metric, chosen in kinds.items():
+                rows = np.flatnonzero(chosen)
+                if len(rows):
+                    yield self._sampled(subject, metric, right[rows], rows=rows)
         lengths = [self._length(self._prompt(row, context), way.bridge) for row, context in enumerate(way.contexts)]
-        yield subject.sampled("prompt", np.array(lengths, np.float64))
+        yield self._sampled(subject, "prompt", np.array(lengths, np.float64))
 
     def _stored(self) -> Vectors:
         """Give the vectors back that a store with 48-byte codes keeps."""
@@ -234,11 +247,12 @@ class Measured:
         return found
 
     def _written(self, way: Way) -> tuple[Values, Values]:
-        """Let the model answer; give whether each right answer stands there, and the overlap of words."""
+        """Let the model answer the first questions; give whether each right answer stands there, and the overlap of words."""
         generator = self.generator
         if way.bridge is not None:
             generator = OneTokenGenerator(generator.model, generator.tokenizer, way.bridge)
-        prompts = [self._prompt(row, context, way.vectors) for row, context in enumerate(way.contexts)]
+        contexts = way.contexts[: self.written]
+        prompts = [self._prompt(row, context, way.vectors) for row, context in enumerate(contexts)]
         order = sorted(range(len(prompts)), key=lambda row: self._length(prompts[row]))
         texts = [""] * len(prompts)
         for start in range(0, len(order), BATCH):

@@ -43,6 +43,7 @@ class ReadingSet:
         vectors: (n, dim) of them.
         train: questions to learn from.
         test: questions to measure with, of other articles.
+        articles: n names of what passages are parts of.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ReadingSet:
     vectors: Vectors
     train: list[Reading]
     test: list[Reading]
+    articles: list[str]
 
 
 def load(folder: Path, cache: Path) -> ReadingSet:
@@ -75,7 +77,8 @@ def load(folder: Path, cache: Path) -> ReadingSet:
             if relevant and answer.strip():
                 asked[split].append((row, Reading(record["text"], answer.strip(), relevant)))
     found = {split: _with_others(own, queries, texts, vectors) for split, own in asked.items()}
-    return ReadingSet(name, texts, vectors, found["train"], found["test"])
+    articles = [passage.title or passage.id.rpartition("-")[0] or passage.id for passage in passages]
+    return ReadingSet(name, texts, vectors, found["train"], found["test"], articles)
 
 
 def unasked(folder: Path, cache: Path, most: int) -> tuple[list[str], Vectors]:

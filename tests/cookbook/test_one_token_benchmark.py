@@ -134,7 +134,7 @@ def test_the_nearest_sentences_are_given() -> None:
 def test_what_another_collection_is_measured_with_is_not_trained_with(collection: Path) -> None:
     loaded = reading_sets.load(collection, collection)
     asked = loaded.train[0]
-    other = reading_sets.ReadingSet("other", loaded.texts, loaded.vectors, [], [asked])
+    other = reading_sets.ReadingSet("other", loaded.texts, loaded.vectors, [], [asked], loaded.articles)
     lessons = reading_sets.joined([loaded], [], [other])
     assert loaded.texts[asked.passages[0]] not in lessons.texts
     assert asked.question not in {reading.question for reading in lessons.readings}
