@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -35,8 +35,17 @@ LAYOUTS: Final[dict[Layout, float]] = {"alone": 0.55, "among": 0.25, "others": 0
 """How often the passages of a question are given how: what answers as a token alone; as one among others' tokens; others'
 tokens without it, of which nothing should come; as a token beside another's text; and as text beside others' tokens."""
 
+WITH_TEXT: Final = ("beside", "text")
+"""Layouts that are several times as long as the rest."""
+
 OTHERS: Final = 4
 """Passages that do not answer, at most."""
+
+CHARACTERS: Final = 4
+"""Of a token, about."""
+
+KEPT: Final = 4096
+"""Passages whose tokens are remembered, the last that were asked for."""
 
 _MARK: Final = re.compile("\0([0-9]+)\0")
 
@@ -75,7 +84,7 @@ class ExerciseBook:
     def __init__(self, tokenizer: Any, lessons: Lessons) -> None:
         """Take lessons."""
         self.tokenizer, self.lessons = tokenizer, lessons
-        self._tokens: dict[int, TokenIds] = {}
+        self._tokens = lru_cache(KEPT)(self._tokenised)
 
     def paraphrase(self, place: int, longest: int, rng: np.random.Generator) -> Lesson:
         """Ask for the beginning of a passage, by its token alone."""
@@ -96,10 +105,17 @@ class ExerciseBook:
         teacher = Line(self.asked(reading.question, [] if layout == "others" else [as_text], opening), answer)
         return Lesson(student, teacher, told=layout != "others")
 
+    def length_of(self, kind: str, place: int, longest: int) -> int:
+        """Estimate how long an exercise is beside others of its kind, in characters."""
+        if kind == "paraphrase":
+            return min(len(self.lessons.texts[place]), longest * CHARACTERS)
+        reading = self.lessons.readings[place]
+        return len(reading.question) + min(len(reading.answer), longest * CHARACTERS)
+
     def asked(self, question: str, context: Sequence[str], opening: str = "") -> list[TokenIds | int]:
         """Lay out a question about passages, each a text or a mark; about none, without any background."""
         form = BACKGROUND if context else WITHOUT_BACKGROUND
-        return self.laid_out(form.format(context=SEPARATOR.join(context), question=question), opening)
+        return self.laid_out(form.format(context=SEPARATOR.join(context), question=question.replace("\0", " ")), opening)
 
     def laid_out(self, content: str, opening: str = "") -> list[TokenIds | int]:
         """Lay out a user's message with marks in it."""
@@ -112,9 +128,7 @@ class ExerciseBook:
 
     def tokens_of(self, place: int) -> TokenIds:
         """Tokenise a passage, up to the longest that is read as text."""
-        if place not in self._tokens:
-            self._tokens[place] = token_ids(self.tokenizer, self.lessons.texts[place])[:LONGEST_PASSAGE]
-        return self._tokens[place]
+        return list(self._tokens(place))
 
     def shown(self, place: int) -> str:
         """Give a passage as text, cut where it is too long."""
@@ -124,6 +138,9 @@ class ExerciseBook:
     @cached_property
     def _end(self) -> TokenIds:
         return [self.tokenizer.eos_token_id]
+
+    def _tokenised(self, place: int) -> tuple[int, ...]:
+        return tuple(token_ids(self.tokenizer, self.lessons.texts[place])[:LONGEST_PASSAGE])
 
     def _context(self, layout: Layout, right: int, others: Sequence[int], rng: np.random.Generator) -> list[str]:
         match layout:
@@ -147,9 +164,10 @@ class ExerciseBook:
         return others
 
 
-def drawn_layout(rng: np.random.Generator) -> Layout:
-    """Draw how passages are given."""
-    return list(LAYOUTS)[rng.choice(len(LAYOUTS), p=list(LAYOUTS.values()))]
+def drawn_layout(rng: np.random.Generator, *, taught: bool) -> Layout:
+    """Draw how passages are given; others' tokens alone only where a teacher shows that nothing comes of them."""
+    shares: dict[Layout, float] = {layout: share for layout, share in LAYOUTS.items() if taught or layout != "others"}
+    return list(shares)[rng.choice(len(shares), p=np.array(list(shares.values())) / sum(shares.values()))]
 
 
 def mark(place: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import httpx
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from rarebit.compressors.context.bridge import ModalityBridge
 from rarebit.compressors.context.generation import GREEDY, Generation, Sampling
@@ -48,7 +49,8 @@ class ServedGenerator(PromptReader):
         model: its name, as the server knows it.
         bridge: as for :class:`.generator.OneTokenGenerator`, and so the others.
         passages: what references are to.
-        table: the model's input embeddings, (vocabulary, width).
+        table: the model's input embeddings: a module that takes token ids, or (vocabulary, width) numbers as the model reads
+            them, which are not what weights hold where a model scales them, such as Gemma.
         tokenizer: of the model.
         context_window: positions of the model, for prompt and answer together.
         api_key: if the server wants one.
@@ -66,7 +68,7 @@ class ServedGenerator(PromptReader):
         bridge: ModalityBridge | None = None,
         passages: Passages | None = None,
         *,
-        table: Float[torch.Tensor, "vocabulary width"],
+        table: torch.nn.Module | Float[torch.Tensor, "vocabulary width"],
         tokenizer: Any,
         context_window: int,
         api_key: str | None = None,
@@ -74,8 +76,8 @@ class ServedGenerator(PromptReader):
         client: httpx.Client | None = None,
     ) -> None:
         """Check that the parts fit; nothing is asked of the server yet."""
-        embed: Any = torch.nn.Embedding
-        super().__init__(embed.from_pretrained(table, freeze=True), tokenizer, bridge, passages)
+        own = table if isinstance(table, torch.nn.Module) else _plain(table)
+        super().__init__(own, tokenizer, bridge, passages)
         self.url = f"{url.rstrip('/')}/completions"
         self._name, self._window = model, context_window
         self._client, self._own = client or httpx.Client(timeout=timeout), client is None
@@ -103,12 +105,12 @@ class ServedGenerator(PromptReader):
             settings: as in the constructor.
 
         Raises:
-            InputError: the folder holds no input embeddings.
+            InputError: the folder holds no input embeddings, or some of a kind that transformers does not know.
         """
         config = AutoConfig.from_pretrained(folder).get_text_config()
         settings.setdefault("context_window", int(config.max_position_embeddings))
         name = os.fspath(folder) if model is None else model
-        table, tokenizer = _table_in(Path(folder)), AutoTokenizer.from_pretrained(folder)
+        table, tokenizer = _read_by(config, _table_in(Path(folder))), AutoTokenizer.from_pretrained(folder)
         return cls(url, name, bridge, passages, table=table, tokenizer=tokenizer, **settings)
 
     @property
@@ -127,20 +129,22 @@ class ServedGenerator(PromptReader):
         Raises:
             EndpointError: the server cannot be reached, or refuses.
         """
-        if not prompts:
-            return []
         start = perf_counter() if start is None else start
-        with _spoken_of(self.url):
-            response = self._client.post(self.url, json=self._request(prompts, sampling), headers=self._headers)
+
+        def write(some: Sequence[Prompt]) -> list[Generation]:
+            response = self._client.post(self.url, json=self._request(some, sampling), headers=self._headers)
             response.raise_for_status()
             told = response.json()
             choices = sorted(told["choices"], key=lambda choice: int(choice["index"]))
-            count = _count(told.get("usage") or {}, len(prompts))
+            count = _count(told.get("usage") or {}, len(some))
             seconds = perf_counter() - start
             return [
                 self._generation(prompt, choice["text"], choice["finish_reason"], count, seconds)
-                for prompt, choice in zip(prompts, choices, strict=True)
+                for prompt, choice in zip(some, choices, strict=True)
             ]
+
+        with _spoken_of(self.url):
+            return self._each_in_its_room(prompts, sampling, write)
 
     def stream(
         self,
@@ -267,3 +271,32 @@ def _table_in(folder: Path) -> Float[torch.Tensor, "vocabulary width"]:
         except (OSError, SafetensorError) as error:
             raise InputError(f"{file} cannot be read ({error}): download it again") from error
     raise InputError(f"got {folder}, wanted a folder with safetensors that hold input embeddings (…{TABLES[0]}): pass table=")
+
+
+def _plain(table: Float[torch.Tensor, "vocabulary width"]) -> torch.nn.Module:
+    embed: Any = torch.nn.Embedding
+    module: torch.nn.Module = embed.from_pretrained(table, freeze=True)
+    return module
+
+
+def _read_by(config: Any, table: Float[torch.Tensor, "vocabulary width"]) -> torch.nn.Module:
+    """Give input embeddings as a module of the model's own kind, which may scale what its weight holds."""
+    try:
+        with torch.device("meta"):  # without the weights
+            model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise InputError(f"got a model that transformers does not know ({error}): pass table=") from error
+    module = model.get_input_embeddings()
+    if type(module) is torch.nn.Embedding:
+        return _plain(table)
+    buffers = {name: torch.full_like(given, math.nan, device="cpu") for name, given in module.named_buffers(recurse=False)}
+    for name, buffer in buffers.items():
+        setattr(module, name, buffer)
+    model._init_weights(module)
+    if any(buffer.isnan().any() for buffer in buffers.values()):
+        raise InputError(
+            f"got a model with a {type(module).__name__}, whose numbers are not known without the model: pass table="
+        )
+    module.weight = torch.nn.Parameter(table, requires_grad=False)
+    embedding: torch.nn.Module = module
+    return embedding

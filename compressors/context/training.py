@@ -25,7 +25,8 @@ from tqdm.auto import tqdm
 
 from rarebit.arrays import Vectors
 from rarebit.compressors.context.bridge import BridgeConfig, ModalityBridge
-from rarebit.compressors.context.exercises import ExerciseBook, Lesson, Line, drawn_layout
+from rarebit.compressors.context.embeddings import usual_length
+from rarebit.compressors.context.exercises import WITH_TEXT, ExerciseBook, Lesson, Line, drawn_layout
 from rarebit.compressors.context.lessons import Lessons
 from rarebit.compressors.context.reading import Exercise, expected
 from rarebit.compressors.context.warm_start import warm_start
@@ -44,6 +45,12 @@ WARM_UP: Final = 0.03
 
 CLIP: Final = 1.0
 """Longest gradient."""
+
+SORTED: Final = 16
+"""Batches that are drawn together and sorted by length, so that little of a batch is padding."""
+
+FEWER: Final = 4
+"""So many times fewer exercises of a batch are taken where passages are given as text, for as many tokens."""
 
 WARM: Final = 8192
 """Passages that the first weights are fitted to."""
@@ -171,12 +178,13 @@ class _Course:
         self.steps = sum(stage.steps for stage in stages)
         vectors = book.lessons.vectors
         self._vectors: Vectors = np.broadcast_to(vectors.mean(0), vectors.shape) if blind else vectors
-        self._table = model.get_input_embeddings().weight
-        self._usual_norm = float(self._table.float().norm(dim=-1).median())
+        table = model.get_input_embeddings()
+        self._device = table.weight.device
+        self._usual_norm = usual_length(table)
         self.bridge = ModalityBridge(config)
         sample = np.random.default_rng([seed, WARM]).permutation(len(vectors))[:WARM].tolist()
-        warm_start(self.bridge, self._table.detach().cpu(), list(map(book.tokens_of, sample)), self._taken(sample).cpu())
-        self.bridge.to(self._table.device)
+        warm_start(self.bridge, table, book.tokenizer, list(map(book.tokens_of, sample)), self._taken(sample).cpu())
+        self.bridge.to(self._device)
         self._optimizer = torch.optim.AdamW(self.bridge.parameters(), lr=0.0, weight_decay=0.0)
         self._told = {
             "seed": seed,
@@ -223,7 +231,7 @@ class _Course:
         if not path.exists():
             return 0
         try:
-            with safetensors.safe_open(path, framework="pt", device=str(self._table.device)) as kept:
+            with safetensors.safe_open(path, framework="pt", device=str(self._device)) as kept:
                 told = json.loads(kept.metadata()["told"])
                 tensors: Tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
             done = int(told.pop("step"))
@@ -236,8 +244,13 @@ class _Course:
             raise InputError(
                 f"got {path}, which is no checkpoint or a damaged one ({error}): delete it to begin anew"
             ) from error
-        if told != json.loads(json.dumps(self._told)):
-            raise InputError(f"got {path}, the checkpoint of another training, wanted one of this: {told} is not {self._told}")
+        wanted = json.loads(json.dumps(self._told))
+        if told != wanted:
+            other = ", ".join(f"{key}={told.get(key)}, not {value}" for key, value in wanted.items() if told.get(key) != value)
+            raise InputError(
+                f"got {path}, the checkpoint of another training ({other}), wanted one of this: take another folder, or delete "
+                "it"
+            )
         self.bridge.load_state_dict(weights)
         for name, weight in self.bridge.named_parameters():
             self._optimizer.state[weight] = moments[name]
@@ -269,14 +282,21 @@ class _Course:
     def _lessons(self, stage: Stage, places: Sequence[int], rng: np.random.Generator) -> list[Lesson]:
         if stage.kind == "paraphrase":
             return [self.book.paraphrase(place, stage.longest, rng) for place in places]
-        layout = drawn_layout(rng)  # one for the whole batch: a text among tokens would make the others wait
+        layout = drawn_layout(rng, taught=stage.divergence > 0)  # one for all: a text among tokens would make the others wait
+        if layout in WITH_TEXT:
+            places = places[: max(1, len(places) // FEWER)]
         return [self.book.reading(place, stage.longest, rng, layout) for place in places]
 
     def _batch(self, stage: Stage, number: int, step: int) -> list[int]:
-        """Draw what a step is about: everything once before anything twice."""
+        """Draw what a step is about: everything once before anything twice, and what is about as long together."""
         count = len(self.book.lessons.texts if stage.kind == "paraphrase" else self.book.lessons.readings)
-        drawn = range(step * stage.batch_size, (step + 1) * stage.batch_size)
-        return [int(self._order(number, place // count, count)[place % count]) for place in drawn]
+        drawn = stage.batch_size * SORTED
+        block, within = divmod(step, SORTED)
+        numbers = range(block * drawn, (block + 1) * drawn)
+        places = [int(self._order(number, place // count, count)[place % count]) for place in numbers]
+        places.sort(key=lambda place: self.book.length_of(stage.kind, place, stage.longest))
+        batch = int(np.random.default_rng([self.seed, number, block]).permutation(SORTED)[within])
+        return places[batch * stage.batch_size : (batch + 1) * stage.batch_size]
 
     def _order(self, number: int, epoch: int, count: int) -> Any:
         if self._drawn[:2] != (number, epoch):
@@ -298,7 +318,7 @@ class _Course:
         return exercises, embedded
 
     def _taken(self, places: Sequence[int]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(self._vectors[list(places)], np.float32)).to(self._table.device)
+        return torch.from_numpy(np.ascontiguousarray(self._vectors[list(places)], np.float32)).to(self._device)
 
 
 def _digest_of(model: Any, tokenizer: Any) -> str:

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from rarebit.compressors.context.bridge import BridgeConfig, ModalityBridge
 from rarebit.compressors.context.generator import OneTokenGenerator
@@ -49,26 +55,43 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def _shape() -> dict[str, Any]:
+    tokenizer = chat_tokenizer()
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": POSITIONS,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
 def language_model(seed: int = 0) -> LlamaForCausalLM:
     """Make the model of :func:`chat_tokenizer`, new each time."""
-    tokenizer = chat_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=HIDDEN,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=48,
-        max_position_embeddings=POSITIONS,
-        initializer_range=0.3,
-        tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    config = LlamaConfig(**_shape(), initializer_range=0.3, tie_word_embeddings=False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlamaForCausalLM(config).eval()
+
+
+def scaling_model(seed: int = 0) -> Gemma3ForCausalLM:
+    """Make one whose module of input embeddings multiplies what its weight holds, with layers that look back a little way."""
+    config = Gemma3TextConfig(
+        **_shape(),
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        initializer_range=0.3,
+        sliding_window=24,
+        layer_types=["sliding_attention", "full_attention"],
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Gemma3ForCausalLM(config).eval()
 
 
 def bridge(tokens: int = 1, seed: int = 1, dim: int = DIM, **settings: Any) -> ModalityBridge:
@@ -105,11 +128,10 @@ def sentence(seed: int, words: int = 12) -> str:
     return " ".join(rng.choice(WORDS, size=words))
 
 
-def generator(tokens: int = 1, seed: int = 0, **settings: Any) -> OneTokenGenerator:
+def generator(tokens: int = 1, seed: int = 0, model: Any = None, **settings: Any) -> OneTokenGenerator:
     """Make a generator of all this, with passages in no store."""
-    return OneTokenGenerator(
-        language_model(seed), chat_tokenizer(), bridge(tokens), Passages(embed=embed, secret=b"x" * 32, **settings)
-    )
+    passages = Passages(embed=embed, secret=b"x" * 32, **settings)
+    return OneTokenGenerator(model or language_model(seed), chat_tokenizer(), bridge(tokens), passages)
 
 
 def ending(given: OneTokenGenerator, prompts: Sequence[str], steps: int) -> tuple[int, int]:
@@ -129,10 +151,10 @@ def naive_tokens(given: OneTokenGenerator, prompt: str, steps: int) -> list[int]
     """Write the likeliest tokens, one full forward pass each, without cache or padding."""
     read = naive_embeddings(given, prompt)
     written: list[int] = []
-    table = given.model.get_input_embeddings().weight
+    table = given.model.get_input_embeddings()
     with torch.no_grad():
         for _ in range(steps):
-            logits = given.model(inputs_embeds=torch.cat([read, table[written]])[None]).logits
+            logits = given.model(inputs_embeds=torch.cat([read, table(torch.tensor(written).long())])[None]).logits
             written.append(int(logits[0, -1].argmax()))
     return written
 
@@ -141,7 +163,7 @@ def naive_embeddings(given: OneTokenGenerator, prompt: str) -> torch.Tensor:
     """Embed a user's message by hand: the template written out, references looked for one after the other."""
     assert given.passages is not None
     assert given.bridge is not None
-    table = given.model.get_input_embeddings().weight
+    table = given.model.get_input_embeddings()
     parts: list[Any] = [f"{START}user\n", *given.passages.read(prompt), f"{END}\n{START}assistant\n"]
     rows = []
     with torch.no_grad():
@@ -149,7 +171,7 @@ def naive_embeddings(given: OneTokenGenerator, prompt: str) -> torch.Tensor:
             if isinstance(part, str):
                 special = place in {0, len(parts) - 1}
                 ids = given.tokenizer(part, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
-                rows += [table[token] for token in ids]
+                rows += [table(torch.tensor(token)) for token in ids]
             else:
                 for vector in given.passages.resolve([part])[0].vectors:
                     rows += given.bridge(torch.from_numpy(vector)[None])[0].unbind()

@@ -14,8 +14,9 @@ pytest.importorskip("transformers", reason="tokenizers need the extra models")
 
 from support.tiny_language_model import DIM, END, START, chat_tokenizer, embed, sentence
 
+from rarebit.compressors.context import exercises
 from rarebit.compressors.context.exercises import LAYOUTS, ExerciseBook, Layout, Line, drawn_layout
-from rarebit.compressors.context.prompts import BACKGROUND, WITHOUT_BACKGROUND
+from rarebit.compressors.context.prompts import BACKGROUND, WITHOUT_BACKGROUND, token_ids
 
 TEXTS = [sentence(number, 6) for number in range(6)]
 READING = Reading("gull?", "bab teck", (0, 1), (2, 3, 0))
@@ -81,12 +82,27 @@ def test_answers_are_cut_with_their_end() -> None:
     ]
 
 
-def test_layouts_are_drawn_as_often_as_is_said() -> None:
+@pytest.mark.parametrize("taught", [True, False])
+def test_layouts_are_drawn_as_often_as_is_said(taught: bool) -> None:
     rng = np.random.default_rng(0)
-    drawn = [drawn_layout(rng) for _ in range(4000)]
-    for layout, share in LAYOUTS.items():
-        assert drawn.count(layout) / 4000 == pytest.approx(share, abs=0.03)
+    drawn = [drawn_layout(rng, taught=taught) for _ in range(4000)]
+    shares = {layout: share for layout, share in LAYOUTS.items() if taught or layout != "others"}
+    assert set(drawn) <= shares.keys()
+    for layout, share in shares.items():
+        assert drawn.count(layout) / 4000 == pytest.approx(share / sum(shares.values()), abs=0.03)
     assert sum(LAYOUTS.values()) == pytest.approx(1)
+
+
+def test_the_tokens_of_few_passages_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exercises, "KEPT", 2)
+    asked: list[str] = []
+    monkeypatch.setattr(exercises, "token_ids", lambda tokenizer, text: asked.append(text) or token_ids(tokenizer, text))
+    made = book()
+    for place in (0, 1, 0, 2, 0, 1):
+        assert made.tokens_of(place) == token_ids(chat_tokenizer(), TEXTS[place])
+    assert asked == [TEXTS[place] for place in (0, 1, 2, 1)]
+    made.tokens_of(1).clear()
+    assert made.tokens_of(1)
 
 
 def test_passages_do_not_stand_for_others_or_end_turns() -> None:

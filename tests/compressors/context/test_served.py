@@ -82,7 +82,7 @@ def test_a_stream_ends_with_what_it_took(server: CompletionsServer, passages: Pa
     assert "".join(pieces) == whole.text
 
 
-def test_what_was_asked_for_is_sent(server: CompletionsServer, passages: Passages) -> None:
+def test_what_was_questionsfor_is_sent(server: CompletionsServer, passages: Passages) -> None:
     sampling = Sampling(5, temperature=0.5, top_p=0.9, stop=("b",), seed=3)
     served(server, passages, api_key="a key").generate(["what?"], sampling)
     (request,) = server.asked
@@ -108,7 +108,15 @@ def test_answers_leave_room_for_the_prompt(server: CompletionsServer, passages: 
         generator.generate(["what? " * 40])
 
 
-def test_nothing_asked_is_nothing_answered(server: CompletionsServer, passages: Passages) -> None:
+def test_each_answer_of_a_batch_has_its_own_room(server: CompletionsServer, passages: Passages) -> None:
+    generator = served(server, passages, context_window=60)
+    questions = ["what?", "." * (60 - generator.length(generator.prompt("")) - 3), "bab teck"]
+    together = generator.generate(questions, SHORT)
+    assert [request["max_tokens"] for request in server.asked] == [3, 8]
+    assert [given.text for given in together] == [generator.generate([question], SHORT)[0].text for question in questions]
+
+
+def test_nothing_questionsis_nothing_answered(server: CompletionsServer, passages: Passages) -> None:
     assert served(server, passages).generate([]) == []
     assert server.asked == []
 
