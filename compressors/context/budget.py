@@ -28,12 +28,13 @@ class ContextBudget:
     """How many tokens the passages of a question may take, and how many of the surest may be text.
 
     Each passage gets its one token (or few) in turn, the surest first, until the budget is spent; the rest are dropped. What is
-    left goes to the surest: each whose text fits in place of its token is given as text.
+    left goes to the surest: each whose text fits in place of its token is given as text. A passage whose text is no longer than
+    its tokens is always text, whatever ``text_top`` and ``text_relevance`` say: it costs no more and says everything.
 
     Args:
         max_tokens: for all passages together; None for no limit.
-        text_top: how many of the surest may be text; None for as many as fit.
-        text_relevance: the relevance from which a passage may be text.
+        text_top: how many of the surest may be text in place of fewer tokens; None for as many as fit.
+        text_relevance: the relevance from which a passage may be so.
         least_cut: the first text that does not fit is cut to what is left, if that is at least so many tokens; None to give
             such a passage as a token.
 
@@ -77,15 +78,17 @@ class ContextBudget:
         left = math.inf if self.max_tokens is None else self.max_tokens
         allotted = [DROPPED] * len(as_text)
         for place in order:
-            if as_tokens[place] > left:
+            short = as_text[place] <= as_tokens[place]
+            least = Allotment("text", as_text[place]) if short else Allotment("token", as_tokens[place])
+            if least.tokens > left:
                 break
-            left -= as_tokens[place]
-            allotted[place] = Allotment("token", as_tokens[place])
+            left -= least.tokens
+            allotted[place] = least
         texts = math.inf if self.text_top is None else self.text_top
         was_cut = False
         for place in order:
             sure = relevances is None or relevances[place] >= self.text_relevance
-            if not texts or not sure or allotted[place] is DROPPED:
+            if not texts or not sure or allotted[place].fidelity != "token":
                 continue
             room = left + as_tokens[place]
             given = as_text[place] if as_text[place] <= room else 0 if was_cut else self._cut_to(room)

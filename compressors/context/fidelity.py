@@ -47,6 +47,8 @@ def given_within(
 ) -> list[Given]:
     """Give passages within a budget, in their order; those that are dropped are left out.
 
+    One whose text is no longer than its tokens is text.
+
     Args:
         budget: for all passages together.
         texts: n passages.
@@ -69,11 +71,11 @@ def given_within(
         for place, own in enumerate(allotted)
         if own.fidelity == "text"
     }
-    # Less than a letter may be left of a text: then its token says more.
+    # Less than a letter may be left of a text that was cut: then its token says more.
     tokens = [
         place
         for place, own in enumerate(allotted)
-        if own.fidelity == "token" or (own.fidelity == "text" and not shown[place].strip())
+        if own.fidelity == "token" or (place in shown and own.tokens < as_text[place] and not shown[place].strip())
     ]
     own_labels = None if labels is None else [labels[place] for place in tokens]
     references = passages.refer([texts[place] for place in tokens], [ids[place] for place in tokens], own_labels)

@@ -76,14 +76,16 @@ class OneTokenGenerator(PromptReader):
 
     def answer(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY, start: float | None = None) -> list[Generation]:
         """Answer prompts that are laid out already; see :class:`PromptReader`."""
-        if not prompts:
-            return []
         start = perf_counter() if start is None else start
+        watch = Watch(self.tokenizer, sampling.stop)
+
+        def write(some: Sequence[Prompt]) -> list[Generation]:
+            output = self._write(some, sampling, watch)
+            seconds = (watch.first or perf_counter()) - start
+            return [self._generation(prompt, ids, sampling, seconds) for prompt, ids in zip(some, output, strict=True)]
+
         with self._turn, torch.inference_mode():
-            watch = Watch(self.tokenizer, sampling.stop)
-            output = self._write(prompts, sampling, watch)
-        seconds = (watch.first or perf_counter()) - start
-        return [self._generation(prompt, ids, sampling, seconds) for prompt, ids in zip(prompts, output, strict=True)]
+            return self._each_in_its_room(prompts, sampling, write)
 
     def stream(
         self,

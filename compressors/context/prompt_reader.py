@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from threading import Event
 from time import perf_counter
 from typing import Any, Final
@@ -110,7 +110,7 @@ class PromptReader(ABC):
 
         Args:
             conversations: messages each, or a text, which is a user's message.
-            sampling: how answers are written; those of a batch share the room that its longest prompt leaves.
+            sampling: how answers are written; one that the room of a longer prompt cut short is written again without it.
             template_kwargs: what else the chat template is given, such as ``tools``.
 
         Raises:
@@ -194,6 +194,18 @@ class PromptReader(ABC):
                 "as text, with a ContextBudget"
             )
         return self.context_window - longest
+
+    def _each_in_its_room(
+        self, prompts: Sequence[Prompt], sampling: Sampling, write: Callable[[Sequence[Prompt]], Sequence[Generation]]
+    ) -> list[Generation]:
+        """Answer prompts as one batch, in which all have the room of the longest; and again those that this cut short."""
+        own = [min(sampling.max_new_tokens, self.room([prompt])) for prompt in prompts]
+        answers: dict[int, Generation] = {}
+        while left := [place for place in range(len(prompts)) if place not in answers]:
+            shared = min(own[place] for place in left)
+            written = zip(left, write([prompts[place] for place in left]), strict=True)
+            answers |= {place: answer for place, answer in written if answer.stopped or own[place] == shared}
+        return [answers[place] for place in range(len(prompts))]
 
 
 def _check_fit(bridge: BridgeConfig, settings: Any) -> None:

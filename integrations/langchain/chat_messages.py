@@ -19,24 +19,17 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.tool import ToolCallChunk, tool_call, tool_call_chunk
 
+from rarebit.compressors.context.prompts import Message
 from rarebit.errors import InputError
+from rarebit.integrations.chat_roles import as_taken, role_of_tools, template_of
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 """What models write around a tool call (Hermes, Qwen, and those after them)."""
 
 _CALL = re.compile(rf"{OPEN}(.*?)(?:{CLOSE}\s*|\Z)", re.DOTALL)
-_TOOL_ROLE = re.compile(r"""["']tool["']""")
 _ROLE = re.compile(r"[A-Za-z0-9_-]+")
 _CALLS_IN_CONTENT = {"tool_call", "tool_use"}
 """Blocks of an answer's content that say again what its ``tool_calls`` say."""
-
-
-def template_of(tokenizer: Any, *, tools: bool) -> str:
-    """Give the text of a tokenizer's chat template, where it has many that which transformers takes, or nothing."""
-    given = getattr(tokenizer, "chat_template", None) or ""
-    if isinstance(given, dict):
-        return str(given["tool_use" if tools and "tool_use" in given else "default"])
-    return str(given)
 
 
 def takes_tools(tokenizer: Any) -> bool:
@@ -44,21 +37,24 @@ def takes_tools(tokenizer: Any) -> bool:
     return "tools" in template_of(tokenizer, tools=True)
 
 
-def conversation(messages: Sequence[BaseMessage], tokenizer: Any, *, tools: bool) -> list[dict[str, str]]:
+def conversation(messages: Sequence[BaseMessage], tokenizer: Any, tools: Sequence[Any] | None) -> list[Message]:
     """Translate messages to roles and texts.
+
+    What tools answered is a user's message where the template has no role for them; where it refuses a system's message, that
+    stands at the head of the user's next.
 
     Nothing else goes to the template, no names and no ids: what it is given beside contents could spell special tokens.
 
     Args:
         messages: system, human, AI, tool and chat messages; contents are texts or lists of text blocks.
-        tokenizer: whose template says whether there is a role for tools; else their results are a user's messages.
-        tools: whether the template is given tools.
+        tokenizer: whose template says which roles there are.
+        tools: that the template is given; None for none.
 
     Raises:
         InputError: another kind of message, or a content that is no text.
     """
-    role_of_tools = "tool" if _TOOL_ROLE.search(template_of(tokenizer, tools=tools)) else "user"
-    return [{"role": _role(message, role_of_tools), "content": _text(message)} for message in messages]
+    tool = role_of_tools(tokenizer, tools=bool(tools))
+    return as_taken([{"role": _role(message, tool), "content": _text(message)} for message in messages], tokenizer, tools)
 
 
 def where_a_call_may_begin(text: str) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
-from contextlib import closing
-from threading import Event, Lock
+from contextlib import aclosing, closing
+from threading import Event
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -15,16 +14,17 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
-from langchain_core.runnables.config import run_in_executor
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, field_validator, model_validator
 
 from rarebit.compressors.context.generation import LONGEST_ANSWER, Generation, Sampling
+from rarebit.compressors.context.prompts import Message
 from rarebit.compressors.context.references import digest_of
 from rarebit.errors import InputError
 from rarebit.integrations.langchain.chat_messages import as_chunks, conversation, parsed, takes_tools, where_a_call_may_begin
 from rarebit.integrations.one_token_generator import check_generator
+from rarebit.integrations.stream_steps import in_threads
 
 _OF_A_CALL = ("max_tokens", "temperature", "top_p", "seed")
 """What one call may say otherwise, beside ``stop`` and ``tools``."""
@@ -173,31 +173,17 @@ class ChatOneToken(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         del run_manager
         cancelled = Event()
-        chunks = self._chunks(messages, stop, kwargs, cancelled)
-        turn = Lock()  # a generator that is running cannot be closed
-
-        def step() -> ChatGenerationChunk | None:
-            with turn:
-                return next(chunks, None)
-
-        def end() -> None:
-            with turn:
-                chunks.close()
-
-        try:
-            while (chunk := await run_in_executor(None, step)) is not None:
+        steps = in_threads(self._chunks(messages, stop, kwargs, cancelled), cancelled)
+        async with aclosing(steps) as chunks:
+            async for chunk in chunks:
                 yield chunk
-        finally:
-            # Not awaited: who cancels need not wait until the model has seen it, at its next token.
-            cancelled.set()
-            asyncio.get_running_loop().run_in_executor(None, end)
 
-    def _asked(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    def _asked(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> tuple[dict[str, Any], list[Message]]:
         """Take the tools out of a call, and give them and the messages as the chat template takes them."""
         tools = kwargs.pop("tools", None)
         if tools:
             self._check_takes_tools()
-        return {"tools": tools} if tools else {}, conversation(messages, self.generator.tokenizer, tools=bool(tools))
+        return {"tools": tools} if tools else {}, conversation(messages, self.generator.tokenizer, tools)
 
     def _check_takes_tools(self) -> None:
         if not takes_tools(self.generator.tokenizer):

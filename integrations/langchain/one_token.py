@@ -51,7 +51,7 @@ class OneTokenCompressor(BaseDocumentCompressor):
     """A :class:`~rarebit.compressors.context.OneTokenGenerator` with the passages of the store that the documents are from."""
 
     budget: ContextBudget = ContextBudget(text_top=0)
-    """For all documents of a question together; by default each is one token, however many there are."""
+    """For all documents of a question together; by default each is one token, or a text that is no longer."""
 
     relevance_key: str | None = "relevance"
     """Metadata key under which documents carry their relevance, as :class:`CosineAdapterFilter` leaves it there. Unless each

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from threading import Event, Lock
+from threading import Event
 from typing import Any, Final, TypeVar
 
 from llama_index.core.base.llms.types import (
@@ -23,6 +23,7 @@ from rarebit.compressors.context.references import Reference
 from rarebit.errors import InputError
 from rarebit.integrations.llama_index.one_token_messages import Step, completion_of, messages_of, reply_of, usage_of
 from rarebit.integrations.one_token_generator import check_generator
+from rarebit.integrations.stream_steps import in_threads
 
 _A_PASSAGE: Final = -1
 """Stands for a token that is a passage's, not the tokenizer's."""
@@ -126,7 +127,7 @@ class OneTokenLLM(CustomLLM):
     ) -> AsyncGenerator[CompletionResponse, None]:
         """Do as :meth:`stream_complete` in threads."""
         asked, cancelled = self._asked(prompt, formatted=formatted), Event()
-        return _in_threads(self._stream(asked, self._sampling(kwargs), completion_of, cancelled), cancelled)
+        return in_threads(self._stream(asked, self._sampling(kwargs), completion_of, cancelled), cancelled)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
@@ -139,7 +140,7 @@ class OneTokenLLM(CustomLLM):
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncGenerator[ChatResponse, None]:
         """Do as :meth:`stream_chat` in threads."""
         asked, cancelled = messages_of(messages, self.generator.tokenizer), Event()
-        return _in_threads(self._stream(asked, self._sampling(kwargs), reply_of, cancelled), cancelled)
+        return in_threads(self._stream(asked, self._sampling(kwargs), reply_of, cancelled), cancelled)
 
     def _sampling(self, changes: Mapping[str, Any]) -> Sampling:
         """Say how an answer is written: as the fields say, but for what a call changes."""
@@ -183,23 +184,3 @@ class OneTokenLLM(CustomLLM):
         if isinstance(part, Reference):
             return [_A_PASSAGE] * int(self.generator.tokens_a_vector)
         return token_ids(self.generator.tokenizer, part)
-
-
-async def _in_threads(steps: Generator[Response, None, None], cancelled: Event) -> AsyncGenerator[Response, None]:
-    """Give what a generator gives, each piece awaited in a thread; set the event when nobody wants more."""
-    turn = Lock()  # a task may be cancelled while a thread still waits for a piece, and a running generator cannot be closed
-
-    def following() -> Response | None:
-        with turn:
-            return next(steps, None)
-
-    def end() -> None:
-        with turn:
-            steps.close()
-
-    try:
-        while (step := await asyncio.to_thread(following)) is not None:
-            yield step
-    finally:
-        cancelled.set()
-        await asyncio.to_thread(end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,8 +9,9 @@ from typing import Any, Final
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole, TextBlock
 
 from rarebit.compressors.context.generation import Generation
-from rarebit.compressors.context.prompts import Message, prompt_of
+from rarebit.compressors.context.prompts import Message
 from rarebit.errors import InputError
+from rarebit.integrations.chat_roles import as_taken, role_of_tools
 
 _ROLES: Final = {
     MessageRole.DEVELOPER: "system",
@@ -44,39 +44,14 @@ def messages_of(given: Sequence[ChatMessage], tokenizer: Any) -> list[Message]:
     Raises:
         InputError: there is more than text in one.
     """
-    template = str(getattr(tokenizer, "chat_template", None) or "")
-    messages: list[Message] = [{"role": _role(message, template), "content": _content(message)} for message in given]
-    of_system = any(message["role"] == "system" for message in messages)
-    return messages if not of_system or _takes_system(tokenizer) else _without_system(messages)
+    messages: list[Message] = [{"role": _role(message, tokenizer), "content": _content(message)} for message in given]
+    return as_taken(messages, tokenizer)
 
 
-def _takes_system(tokenizer: Any) -> bool:
-    try:
-        prompt_of(tokenizer, [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}])
-    except InputError:
-        return False
-    return True
-
-
-def _without_system(messages: Sequence[Message]) -> list[Message]:
-    others: list[Message] = []
-    said: list[str] = []
-    for message in messages:
-        if message["role"] == "system":
-            said.append(message["content"])
-        elif message["role"] == "user":
-            others.append({"role": "user", "content": "\n\n".join([*said, message["content"]])})
-            said = []
-        else:
-            others.append(message)
-    return [*others, {"role": "user", "content": "\n\n".join(said)}] if said else others
-
-
-def _role(message: ChatMessage, template: str) -> str:
+def _role(message: ChatMessage, tokenizer: Any) -> str:
     """Give a message's role as templates name it."""
     role = _ROLES.get(message.role, message.role.value)
-    known = message.role not in _OF_TOOLS or re.search(f"[\"']{role}[\"']", template)
-    return role if known else "user"
+    return role_of_tools(tokenizer, role) if message.role in _OF_TOOLS else role
 
 
 def _content(message: ChatMessage) -> str:

@@ -29,6 +29,11 @@ def allot(budget: ContextBudget, given_passages: list[tuple[int, int, float]], *
     return budget.allot(as_text, as_tokens, relevances if known else None)
 
 
+def is_short(passage: tuple[int, int, float]) -> bool:
+    """Tell a passage whose text is no longer than its tokens."""
+    return passage[0] <= passage[1]
+
+
 @given(budget=budgets, own=passages, known=st.booleans())
 @example(budget=ContextBudget(40, None, 0.0, 1), own=[(60, 1, 1.0), (60, 1, 1.0)], known=True)
 def test_the_budget_is_kept_and_what_is_allotted_is_possible(
@@ -44,9 +49,9 @@ def test_the_budget_is_kept_and_what_is_allotted_is_possible(
             assert each.tokens == as_tokens
         else:
             assert 0 < each.tokens <= as_text
-            assert not known or relevance >= budget.text_relevance
+            assert not known or relevance >= budget.text_relevance or as_text <= as_tokens
             assert each.tokens == as_text or (budget.least_cut is not None and each.tokens >= budget.least_cut)
-    as_texts = sum(each.fidelity == "text" for each in allotted)
+    as_texts = sum(each.fidelity == "text" and not is_short(passage) for each, passage in zip(allotted, own, strict=True))
     assert as_texts <= (math.inf if budget.text_top is None else budget.text_top)
 
 
@@ -82,9 +87,42 @@ def test_without_a_limit_nothing_is_dropped_or_cut(own: list[tuple[int, int, flo
     allotted = allot(ContextBudget(None, top), own)
     texts = {place for place, each in enumerate(allotted) if each.fidelity == "text"}
     order = sorted(range(len(own)), key=lambda place: -own[place][2])
-    assert texts == set(order[:top])
+    short = {place for place, passage in enumerate(own) if is_short(passage)}
+    assert texts == {*short, *[place for place in order if place not in short][:top]}
     assert all(allotted[place].tokens == own[place][0] for place in texts)
     assert not any(each.fidelity == "dropped" for each in allotted)
+
+
+short_ones = st.lists(st.tuples(st.integers(1, 8), st.integers(1, 8), st.floats(0, 1)), max_size=8)
+
+
+@given(budget=budgets, own=short_ones, known=st.booleans())
+@example(budget=ContextBudget(None, 0, 1.0), own=[(3, 3, 0.0), (4, 3, 0.0)], known=True)
+def test_a_text_that_is_no_longer_than_its_tokens_is_text(
+    budget: ContextBudget, own: list[tuple[int, int, float]], known: bool
+) -> None:
+    for passage, each in zip(own, allot(budget, own, known=known), strict=True):
+        if is_short(passage) and each.fidelity != "dropped":
+            assert each == Allotment("text", passage[0])
+
+
+@given(own=short_ones, top=st.none() | st.integers(0, 5), relevance=st.floats(0, 1))
+def test_short_texts_take_no_place_of_others(own: list[tuple[int, int, float]], top: int | None, relevance: float) -> None:
+    budget = ContextBudget(None, top, relevance)
+    allotted = allot(budget, own)
+    long = [place for place, passage in enumerate(own) if not is_short(passage)]
+    assert [allotted[place] for place in long] == allot(budget, [own[place] for place in long])
+
+
+@given(own=short_ones, limit=st.integers(0, 40), top=st.none() | st.integers(0, 5))
+def test_as_many_are_kept_as_their_cheaper_forms_allow(own: list[tuple[int, int, float]], limit: int, top: int | None) -> None:
+    allotted = allot(ContextBudget(limit, top), own)
+    order = sorted(range(len(own)), key=lambda place: -own[place][2])
+    kept = [place for place in order if allotted[place].fidelity != "dropped"]
+    assert kept == order[: len(kept)]
+    cheapest = [min(own[place][:2]) for place in order]
+    assert sum(cheapest[: len(kept)]) <= limit
+    assert len(kept) == len(own) or sum(cheapest[: len(kept) + 1]) > limit
 
 
 @given(own=passages, budget=budgets)

@@ -71,7 +71,7 @@ def give(
 
 
 @given(
-    own=st.lists(texts.filter(str.strip), max_size=5),
+    own=st.lists(texts, max_size=5),
     limit=st.integers(0, 60),
     top=st.none() | st.integers(0, 5),
     least=st.none() | st.integers(1, 12),
@@ -122,6 +122,20 @@ def test_labels_go_with_their_passages() -> None:
     )
     assert [each.fidelity for each in given_passages] == ["token", "text", "token"]
     assert [each.text.partition("|")[2] for each in given_passages] == ["first]]", "", "third]]"]
+
+
+def test_a_short_passage_is_text_and_needs_no_vector() -> None:
+    def never(own: list[str]) -> list[list[float]]:
+        raise AssertionError(own)
+
+    arguments = {"passages": Passages(embed=never), "tokenizer": TOKENIZER, "tokens_a_vector": 4}
+    budget = ContextBudget(4 + BETWEEN, 0, 1.0)
+    for text in (WORDS[0], f"{WORDS[0]} {WORDS[1]}", " "):
+        count = len(token_ids(TOKENIZER, text))
+        assert count <= 4
+        (only,) = given_within(budget, [text], [None], relevances=[0.0], **arguments)
+        assert only == Given(0, text, "text", count + BETWEEN, count + BETWEEN)
+    assert given_within(ContextBudget(BETWEEN), ["a"], [None], **arguments) == []
 
 
 def test_dropped_passages_are_left_out_and_need_no_vectors() -> None:

@@ -203,6 +203,36 @@ def test_a_prompt_that_leaves_no_room_is_refused(generator: OneTokenGenerator) -
             generator.generate(conversations, SHORT)
 
 
+def test_each_answer_of_a_batch_has_its_own_room(generator: OneTokenGenerator) -> None:
+    frame = generator.prompt("").length(1)
+    asked = ["." * (POSITIONS - frame - room) for room in (1, 9, 30)] + questions(generator)[:2]
+    written: list[int] = []
+    plain = generator._write
+    generator._write = lambda prompts, *args: written.append(len(prompts)) or plain(prompts, *args)
+    for most, batches in ((8, 2), (20, 3), (40, 4)):
+        written.clear()
+        together = generator.generate(asked, Sampling(max_new_tokens=most))
+        assert [given.new_tokens for given in together] == [1, min(9, most), min(30, most), most, most]
+        assert written == [5, 4, 3, 2][:batches]
+        for question, given in zip(asked, together, strict=True):
+            (alone,) = generator.generate([question], Sampling(max_new_tokens=most))
+            assert (given.text, given.new_tokens, given.stopped) == (alone.text, alone.new_tokens, alone.stopped)
+
+
+def test_an_answer_that_ended_in_the_room_of_others_is_written_once(generator: OneTokenGenerator) -> None:
+    asked = questions(generator)[:2]
+    _, count = ending(generator, asked, STEPS)
+    long = "." * (POSITIONS - generator.prompt("").length(1) - count)
+    written: list[int] = []
+    plain = generator._write
+    generator._write = lambda prompts, *args: written.append(len(prompts)) or plain(prompts, *args)
+    together = generator.generate([asked[0], long, asked[1]], SHORT)
+    assert [given.new_tokens for given in together] == [count, count, STEPS]
+    assert [given.stopped for given in together][::2] == [True, False]
+    assert written == [3, 1]
+    assert all(given.first_token_seconds == together[0].first_token_seconds for given in together)
+
+
 def test_many_threads_get_their_own_answers(generator: OneTokenGenerator) -> None:
     asked = questions(generator)
     texts = [given.text for given in generator.generate(asked, SHORT)]

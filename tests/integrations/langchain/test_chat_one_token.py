@@ -202,6 +202,24 @@ class TestMessages:
         with_tools = laid_out(answered, tools=[{"name": "notes"}])
         assert with_tools == turn("system", '{"name": "notes"}\n') + turn("user", "five") + ANSWER
 
+    def test_a_template_may_know_no_system(self, generator: OneTokenGenerator, laid_out: Callable[..., str]) -> None:
+        plain = generator.tokenizer.chat_template
+        without = plain.replace("'system', ", "")
+        asked = [SystemMessage("be brief"), HumanMessage("one"), AIMessage("two"), HumanMessage("three")]
+        turns = turn("user", "be brief\n\none") + turn("assistant", "two") + turn("user", "three") + ANSWER
+        generator.tokenizer.chat_template = without
+        assert laid_out(asked) == turns
+        generator.tokenizer.chat_template = {"default": without, "tool_use": WITH_TOOLS}
+        assert laid_out(asked) == turns
+        with_tools = laid_out(asked, tools=[{"name": "notes"}])
+        assert with_tools.startswith(turn("system", '{"name": "notes"}\n') + turn("system", "be brief") + turn("user", "one"))
+
+    def test_many_templates_without_a_default(self, generator: OneTokenGenerator, chat: ChatOneToken) -> None:
+        generator.tokenizer.chat_template = {"rag": generator.tokenizer.chat_template}
+        for asked in ("hello", [SystemMessage("be brief"), ToolMessage("five", tool_call_id="1")]):
+            with pytest.raises(InputError, match="no default"):
+                chat.invoke(asked)
+
     def test_text_blocks(self, laid_out: Callable[..., str]) -> None:
         blocks: list[Any] = ["one ", {"type": "text", "text": "two"}]
         assert laid_out([HumanMessage(blocks), SystemMessage([])]) == turn("user", "one two") + turn("system", "") + ANSWER

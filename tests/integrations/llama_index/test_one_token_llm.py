@@ -134,6 +134,18 @@ class TestMessages:
         shown = self.shown(generator, messages)
         assert shown.startswith("<|im_start|>tool\n42<|im_end|>\n<|im_start|>user\n42<|im_end|>\n")
 
+    def test_of_many_templates_the_default_says_which_roles_there_are(self, store: RarebitVectorStore) -> None:
+        generator = with_template(generator_of(store.client), "'assistant'", "'assistant', 'tool'")
+        tools, plain = generator.tokenizer.chat_template, chat_tokenizer().chat_template
+        said = [ChatMessage(role=MessageRole.TOOL, content="42")]
+        generator.tokenizer.chat_template = {"default": plain, "tool_use": tools}
+        assert self.shown(generator, said).startswith("<|im_start|>user\n42<")
+        generator.tokenizer.chat_template = {"default": tools, "rag": plain}
+        assert self.shown(generator, said).startswith("<|im_start|>tool\n42<")
+        generator.tokenizer.chat_template = {"rag": plain}
+        with pytest.raises(InputError, match="no default"):
+            self.shown(generator, said)
+
     def test_blocks_of_text_are_one_text(self, generator: Recording) -> None:
         blocks = [TextBlock(text="one"), TextBlock(text="two")]
         assert "user\none\ntwo<" in self.shown(generator, [ChatMessage(role=MessageRole.USER, blocks=blocks)])

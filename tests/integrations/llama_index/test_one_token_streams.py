@@ -124,6 +124,27 @@ class TestStreams:
         assert streaming_threads() == []
         assert len(steps) < 1500
 
+    @pytest.mark.parametrize("way", ["astream_complete", "astream_chat"])
+    def test_who_cancels_does_not_wait_for_the_turn_of_another(self, generator: Recording, way: str) -> None:
+        llm = OneTokenLLM(generator=generator, max_tokens=4)
+
+        async def read() -> None:
+            async for _ in await getattr(llm, way)(QUESTION if "complete" in way else user(QUESTION)):
+                pass
+
+        async def run() -> None:
+            with generator._turn:
+                task = asyncio.create_task(read())
+                while not streaming_threads():  # noqa: ASYNC110 -- it begins in a thread, and knows no event
+                    await asyncio.sleep(0.01)
+                task.cancel()
+                await asyncio.wait({task}, timeout=10)
+                assert task.cancelled()
+                assert len(streaming_threads()) == 1
+
+        asyncio.run(run())
+        assert streaming_threads() == []
+
     def test_one_that_nobody_reads_starts_nothing(self, llm: OneTokenLLM) -> None:
         stream = llm.stream_complete(QUESTION)
         stream.close()
