@@ -24,6 +24,8 @@ from rarebit.errors import DimensionError, InputError
 CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "modality_bridge.safetensors"
 
+SHIPPED: Final = Path(__file__).parent / "shipped"
+
 MOST_TOKENS: Final = 64
 
 
@@ -145,6 +147,14 @@ class ModalityBridge(torch.nn.Module):
                 f"got {path}, wanted a folder with {CONFIG_FILE} and {WEIGHTS_FILE} of a modality bridge ({error}): check the "
                 "path, or save the bridge again"
             ) from error
+
+    @classmethod
+    def shipped(cls) -> ModalityBridge:
+        """Give the bridge that comes with Rarebit, from all-MiniLM-L6-v2 (384) to SmolLM2-135M-Instruct (576), one token each.
+
+        The command that trained it is ``python -m rarebit.cookbook.train_bridge``.
+        """
+        return cls.from_pretrained(SHIPPED)
 
     @classmethod
     def of_weights(cls, config: BridgeConfig, weights: dict[str, torch.Tensor]) -> ModalityBridge:
