@@ -17,11 +17,11 @@ from jaxtyping import Float32
 
 from rarebit import Collection, Hit, Stats
 from rarebit.arrays import Queries, Vectors
+from rarebit.compressors.context import BACKGROUND, ContextBudget, Generation, OneTokenGenerator, Sampling
+from rarebit.cookbook.asking import READ, Answer
 from rarebit.retrievers.relevance import Asked, RelevanceModel
 
 K = 10
-READ = 3
-"""Passages that a language model reads for a question."""
 
 ROUNDS = 20
 
@@ -32,11 +32,11 @@ Strange: TypeAlias = Float32[npt.NDArray[np.float32], "s dim"]
 
 @dataclass(frozen=True)
 class Row:
-    """One line: what it is, with Rarebit, and with float32 kept in memory (or what it is compared with)."""
+    """One line: what it is, with Rarebit, and without: float32 in memory, passages by themselves, or all of them as text."""
 
     what: str
     rarebit: float
-    float32: float | None = None
+    without: float | None = None
     note: str = ""
 
 
@@ -127,18 +127,53 @@ def _dropped(adapter: RelevanceModel, queries: Queries, found: Sequence[Sequence
     return float(mean(counts)), float(mean(verdict.nothing_is_relevant for verdict in verdicts))
 
 
-def answer_rows(prompt_tokens: Mapping[str, Sequence[int]]) -> list[Row]:
-    """Count what the language model reads for one question."""
-    return [Row(f"prompt tokens a question, {name}", mean(tokens)) for name, tokens in prompt_tokens.items() if tokens]
+def answer_rows(answers: Mapping[str, Mapping[str, Sequence[Answer]]]) -> list[Row]:
+    """Count what the language model read for a question that has an answer, in each framework, beside passages as text."""
+    rows = []
+    for framework, ways in answers.items():
+        answered = {way: [answer for answer in given if answer.sources] for way, given in ways.items()}
+        tokens = {way: mean(answer.prompt_tokens for answer in given) for way, given in answered.items() if given}
+        passages = {way: mean(len(answer.sources) for answer in given) for way, given in answered.items() if given}
+        rows += [
+            Row(
+                f"prompt tokens a question, {framework}, {way}",
+                tokens[way],
+                tokens["text"],
+                f"{passages[way]:.1f} passages, {passages['text']:.1f} as text",
+            )
+            for way in tokens
+            if way != "text"
+        ]
+    return rows
+
+
+def cost_rows(collection: Collection, generator: OneTokenGenerator, questions: Sequence[str], queries: Queries) -> list[Row]:
+    """Measure what it takes to read ten passages as one token each, beside their texts; times in turns."""
+    budgets = (ContextBudget(text_top=0), ContextBudget(text_top=None))
+    taken: list[list[Generation]] = [[], []]
+    for question, hits in zip(questions, collection.search_many(queries, K), strict=True):
+        for place, budget in enumerate(budgets):
+            given = generator.give([hit.text for hit in hits], [hit.id for hit in hits], budget)
+            asked = BACKGROUND.format(context="\n".join(each.text for each in given), question=question)
+            taken[place] += generator.generate([asked], Sampling(max_new_tokens=1))
+    tokens = [mean(each.prompt_tokens for each in own) for own in taken]
+    flops = [mean((each.prefill_flops or 0) / 1e9 for each in own) for own in taken]
+    seconds = [median(each.first_token_seconds for each in own) for own in taken]
+    note = f"{len(questions)} questions; ten passages as one token each, beside their texts"
+    return [
+        Row("prompt tokens", tokens[0], tokens[1], note),
+        Row("GFLOP to read the prompt", flops[0], flops[1], "by formula, of the same prompts"),
+        Row("seconds to the first token", seconds[0], seconds[1], "of the same prompts, in turns"),
+    ]
 
 
 def show(rows: Sequence[Row]) -> None:
     """Print the ledger."""
-    print(f"\n{'':40}{'Rarebit':>10}{'float32':>10}{'ratio':>8}")
+    print(f"\n{'':44}{'Rarebit':>10}{'without':>10}{'ratio':>8}")
     for row in rows:
-        ratio = f"{row.rarebit / row.float32:>8.2f}" if row.float32 else ""
-        compared = "" if row.float32 is None else f"{_number(row.float32):>10}{ratio}"
-        print(f"{row.what:40}{_number(row.rarebit):>10}{compared:18}  {row.note}".rstrip())
+        ratio = f"{row.rarebit / row.without:>8.2f}" if row.without else ""
+        compared = "" if row.without is None else f"{_number(row.without):>10}{ratio}"
+        print(f"{row.what:44}{_number(row.rarebit):>10}{compared:18}  {row.note}".rstrip())
 
 
 def write(path: Path, rows: Sequence[Row], answers: Mapping[str, Any]) -> None:

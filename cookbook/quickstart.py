@@ -5,54 +5,42 @@
 It embeds the documentation that every CPython carries, situates each passage among those of its module, keeps it in one SQLite
 file with small codes in memory, asks a dozen questions through a LangChain chain and a LlamaIndex query engine, and prints a
 ledger of what was saved and what was lost. Passages that are not relevant are dropped before they are read, and a question that
-the documentation does not answer is told so. Everything runs on this machine. A second run reuses the index.
+the documentation does not answer is told so. The others are read as text, mixed, and as one token each. Everything runs on this
+machine. A second run reuses the index.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from textwrap import fill
-from time import perf_counter
 from typing import Any
 
 import numpy as np
-from langchain_core.documents import Document
-from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableBranch, RunnablePassthrough
-from llama_index.core import PromptTemplate, VectorStoreIndex
-from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.schema import MetadataMode
 
 from rarebit import Collection
 from rarebit.arrays import Vectors
 from rarebit.cookbook import ledger, python_docs
+from rarebit.cookbook.asking import ASKERS, BUDGETS, FOUND, Answer, WatchedGenerator
 from rarebit.cookbook.benchmarks.embedded import default_cache, embedded
-from rarebit.cookbook.models import (
-    MiniLMEmbedding,
-    MiniLMEmbeddings,
-    SmolChat,
-    SmolLLM,
-    load_minilm,
-    load_smollm,
-    smollm_folder,
-)
-from rarebit.integrations.langchain import ContextualRetriever, CosineAdapterFilter, SituatedEmbeddings
-from rarebit.integrations.langchain import RarebitVectorStore as LangChainStore
-from rarebit.integrations.langchain.relevance import NOTHING_RELEVANT
-from rarebit.integrations.llama_index import CosineAdapterPostprocessor, RelevanceJudgedEvent, SituatedEmbedding
-from rarebit.integrations.llama_index import RarebitVectorStore as LlamaIndexStore
+from rarebit.cookbook.models import MiniLMEmbeddings, load_minilm, smollm_folder
+from rarebit.cookbook.one_token_langchain import generator_for
+from rarebit.integrations.langchain import SituatedEmbeddings
 from rarebit.retrievers.relevance import Background, CosineAdapter, ScoreSource
 from rarebit.retrievers.situating import SituatingHead
 
 MEMORY = 56
 """Bytes that a passage may take in memory: 48 for its code, 4 for its row id."""
+
+WIDTH = 112
+"""Of what is printed."""
+
+ASKED = 6
+"""Questions that are asked through the frameworks, unless it is said otherwise; each is answered six times."""
 
 BLOCK = 512
 """Passages whose embeddings are kept together: at most this many are lost when the first run is interrupted."""
@@ -85,23 +73,6 @@ UNANSWERED = (
 )
 """Questions that the documentation does not answer; the first is asked through the frameworks."""
 
-NOTHING = "Nothing in the documentation answers this."
-FOUND = 8
-"""Passages that are found for a question, and judged; the language model reads the best of those that are relevant."""
-
-PROMPT = "Answer the question in one short sentence without code, using only this context.\n\n{context}\n\nQuestion: {question}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one framework answered, from which passages, and what the language model read: nothing, if none was relevant."""
-
-    text: str
-    sources: list[str]
-    best_relevance: float
-    prompt_tokens: int
-    seconds: float
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the main job; see ``--help``."""
@@ -126,13 +97,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         adapter = adapter_for(collection)
         strange = load_minilm().encode(list(UNANSWERED))
         rows += ledger.relevance_rows(collection, adapter, FOUND, questions, strange)
-        answers = ask_all(collection, adapter, (*QUESTIONS[: arguments.questions], UNANSWERED[0]))
-        rows += ledger.answer_rows(
-            {name: [answer.prompt_tokens for answer in given if answer.sources] for name, given in answers.items()}
-        )
+        generator = WatchedGenerator.of(generator_for(collection))
+        answers = ask_all(collection, adapter, generator, (*QUESTIONS[: arguments.questions], UNANSWERED[0]))
+        rows += ledger.answer_rows(answers)
+        rows += ledger.cost_rows(collection, generator, QUESTIONS[:ASKED], questions[:ASKED])
         ledger.show(rows)
     if arguments.json:
-        ledger.write(arguments.json, rows, {name: [asdict(answer) for answer in given] for name, given in answers.items()})
+        told = {name: {way: list(map(asdict, given)) for way, given in ways.items()} for name, ways in answers.items()}
+        ledger.write(arguments.json, rows, told)
 
 
 def ids_of(entries: Sequence[python_docs.Entry]) -> list[str]:
@@ -173,109 +145,48 @@ def adapter_for(collection: Collection) -> CosineAdapter:
     It is calibrated on cosines: divided by that length, the scores are near to some.
     """
     background = Background.of_collection(collection)
-    adapter = CosineAdapter.shipped(background).with_source(ScoreSource.of(collection), unit=background.length)
-    return adapter.keeping(most=ledger.READ)
+    return CosineAdapter.shipped(background).with_source(ScoreSource.of(collection), unit=background.length)
 
 
-def ask_all(collection: Collection, adapter: CosineAdapter, questions: Sequence[str]) -> dict[str, list[Answer]]:
-    """Ask every question through both frameworks, and print the answers with their sources."""
-    asked = {"LangChain": langchain_asker(collection, adapter), "LlamaIndex": llama_index_asker(collection, adapter)}
-    answers: dict[str, list[Answer]] = {name: [] for name in asked}
+def ask_all(
+    collection: Collection, adapter: CosineAdapter, generator: WatchedGenerator, questions: Sequence[str]
+) -> dict[str, dict[str, list[Answer]]]:
+    """Ask every question through both frameworks, in each way to give passages, and print the answers with their sources."""
+    asked = {name: {way: build(collection, adapter, generator, way) for way in BUDGETS} for name, build in ASKERS.items()}
+    answers: dict[str, dict[str, list[Answer]]] = {name: {way: [] for way in BUDGETS} for name in ASKERS}
     for question in questions:
         print(f"\n{question}")
-        for name, ask in asked.items():
-            answer = ask(question)
-            answers[name].append(answer)
-            print(fill(answer.text, width=112, initial_indent=f"  {name:10} ", subsequent_indent=" " * 13))
-            sources = ", ".join(dict.fromkeys(answer.sources)) or "no passage is relevant"
-            print(f"{'':13}[{sources}; best relevance {answer.best_relevance:.3f}]")
+        for name, ways in asked.items():
+            for way, ask in ways.items():
+                answer = ask(question)
+                answers[name][way].append(answer)
+                show(name, way, answer)
+                if not answer.sources:
+                    break  # whatever the way
     return answers
 
 
-def langchain_asker(collection: Collection, adapter: CosineAdapter) -> Callable[[str], Answer]:
-    """Build a LangChain chain: retriever, filter of relevance, prompt, chat model; without relevant passages it reads none."""
-    store = LangChainStore(SituatedEmbeddings(MiniLMEmbeddings()), collection=collection)
-    retriever = ContextualRetriever(
-        base_retriever=store.as_retriever(search_kwargs={"k": FOUND}),
-        base_compressor=CosineAdapterFilter(adapter=adapter, store=store, when_empty=NOTHING),
-    )
-    answered = ChatPromptTemplate.from_template(PROMPT) | SmolChat() | StrOutputParser()
-    chain: Any = (
-        RunnablePassthrough.assign(documents=lambda given: retriever.invoke(given["question"]))
-        | RunnablePassthrough.assign(context=lambda given: _joined(given["documents"]))
-        | RunnablePassthrough.assign(answer=RunnableBranch((_nothing_found, lambda _: NOTHING), answered))
-    )
-
-    def ask(question: str) -> Answer:
-        start = perf_counter()
-        given = chain.invoke({"question": question})
-        if _nothing_found(given):
-            best = given["documents"][0].metadata["best_relevance"]
-            return Answer(given["answer"], [], best, 0, perf_counter() - start)
-        tokens = load_smollm().count_tokens(PROMPT.format(context=given["context"], question=question))
-        sources = [document.metadata["name"] for document in given["documents"]]
-        best = max(document.metadata["relevance"] for document in given["documents"])
-        return Answer(given["answer"], sources, best, tokens, perf_counter() - start)
-
-    return ask
-
-
-def llama_index_asker(collection: Collection, adapter: CosineAdapter) -> Callable[[str], Answer]:
-    """Build a LlamaIndex query engine on the same collection."""
-    model = SituatedEmbedding(MiniLMEmbedding())
-    index = VectorStoreIndex.from_vector_store(LlamaIndexStore(collection=collection), embed_model=model)
-    template = PromptTemplate(PROMPT.replace("{context}", "{context_str}").replace("{question}", "{query_str}"))
-    engine = index.as_query_engine(
-        llm=SmolLLM(),
-        similarity_top_k=FOUND,
-        node_postprocessors=[CosineAdapterPostprocessor(adapter=adapter, embed_model=model)],
-        text_qa_template=template,
-    )
-    judged = _Judged()
-    get_dispatcher().add_event_handler(judged)
-
-    def ask(question: str) -> Answer:
-        start = perf_counter()
-        response: Any = engine.query(question)
-        if not response.source_nodes:
-            return Answer(NOTHING, [], judged.best_relevance, 0, perf_counter() - start)
-        context = "\n\n".join(found.node.get_content(MetadataMode.LLM) for found in response.source_nodes)
-        tokens = load_smollm().count_tokens(PROMPT.format(context=context, question=question))
-        sources = [found.node.metadata["name"] for found in response.source_nodes]
-        return Answer(str(response), sources, judged.best_relevance, tokens, perf_counter() - start)
-
-    return ask
-
-
-class _Judged(BaseEventHandler):
-    """Hears what the postprocessor found."""
-
-    best_relevance: float = 0.0
-
-    def handle(self, event: Any, **kwargs: Any) -> None:
-        """Keep the highest relevance of the last query."""
-        del kwargs
-        if isinstance(event, RelevanceJudgedEvent):
-            self.best_relevance = event.best_relevance
-
-
-def _nothing_found(given: dict[str, Any]) -> bool:
-    return NOTHING_RELEVANT in given["documents"][0].metadata
+def show(framework: str, way: str, answer: Answer) -> None:
+    """Print an answer, and with the first way of each framework what it was made of."""
+    read = f"{way}, {answer.prompt_tokens} tokens" if answer.sources else ""
+    print(fill(answer.text, width=WIDTH, initial_indent=f"  {framework:10} {read:22} ", subsequent_indent=" " * 36))
+    if way == next(iter(BUDGETS)):
+        sources = ", ".join(dict.fromkeys(answer.sources)) or "no passage is relevant"
+        told = f"[{sources}; best relevance {answer.best_relevance:.3f}]"
+        print(fill(told, width=WIDTH, initial_indent=" " * 36, subsequent_indent=" " * 36))
 
 
 def _answers(entry: python_docs.Entry, names: Sequence[str]) -> bool:
     return any(entry.name == name or entry.name.startswith(f"{name}.") for name in names)
 
 
-def _joined(documents: Sequence[Document]) -> str:
-    return "\n\n".join(document.page_content for document in documents)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rarebit demo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, default=default_cache().with_name("quickstart"), help="(default: %(default)s)")
     counts = range(len(QUESTIONS) + 1)
-    parser.add_argument("--questions", type=int, choices=counts, default=len(QUESTIONS), metavar="N", help="how many to ask")
+    parser.add_argument(
+        "--questions", type=int, choices=counts, default=ASKED, metavar="N", help="how many to ask (%(default)s)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write ledger and answers as JSON")
     return parser
 

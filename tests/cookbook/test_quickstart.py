@@ -6,13 +6,14 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rarebit import Collection
-from rarebit.cookbook import ledger, python_docs
+from rarebit.cookbook import python_docs
 from rarebit.cookbook.benchmarks import embedded
 from rarebit.cookbook.python_docs import Entry
 from rarebit.passages import LONGEST
@@ -23,7 +24,12 @@ pytest.importorskip("llama_index.core")
 pytest.importorskip("sentence_transformers")
 pytest.importorskip("transformers")
 
-from rarebit.cookbook import models, quickstart
+from support.one_token import generator_of
+from support.tiny_language_model import embed, sentence
+
+from rarebit.compressors.context import BACKGROUND
+from rarebit.cookbook import ledger, models, quickstart
+from rarebit.cookbook.asking import BUDGETS, NOTHING, READ, Answer
 from rarebit.errors import MissingExtraError
 
 KNOWN = ("with", "yield", "json.dumps", "concurrent.futures.process.ProcessPoolExecutor.map", "copy", "functools.lru_cache")
@@ -145,11 +151,11 @@ def test_the_ledger_counts_what_was_found() -> None:
     assert rows["recall@10 against exact search"].rarebit == pytest.approx((6 + 10) / 20)
     assert rows["recall@10 against exact search"].note == "2 questions"
     memory = rows["bytes a vector in memory, all counted"]
-    assert (memory.rarebit, memory.float32) == (stats.memory_per_vector, 4 * 32)
+    assert (memory.rarebit, memory.without) == (stats.memory_per_vector, 4 * 32)
     assert rows["bytes a vector on disk, both tiers"].rarebit == stats.disk_per_vector
     times = rows["milliseconds a query"]
-    assert times.float32 is not None
-    assert min(times.rarebit, times.float32) > 0
+    assert times.without is not None
+    assert min(times.rarebit, times.without) > 0
 
 
 def test_the_ledger_compares_situated_passages_with_those_by_themselves() -> None:
@@ -159,7 +165,7 @@ def test_the_ledger_compares_situated_passages_with_those_by_themselves() -> Non
     answering[0, [1, 2, 9, 10]] = True
     answering[1, 5] = True
     rows = ledger.situating_rows(plain, plain[::-1].copy(), queries, answering)
-    assert [(row.rarebit, row.float32) for row in rows] == [(0.0, pytest.approx(4 / 20)), (0.0, 0.5)]
+    assert [(row.rarebit, row.without) for row in rows] == [(0.0, pytest.approx(4 / 20)), (0.0, 0.5)]
 
 
 def test_the_ledger_counts_what_is_dropped() -> None:
@@ -190,7 +196,7 @@ def test_the_ledger_tells_what_was_chosen_and_measured() -> None:
     chosen = stats.choice["chosen"]
     rows = {row.what: row for row in ledger.choice_rows(stats)}
     assert rows["bytes of a code"].rarebit == chosen["code_size"] <= 8
-    assert rows["bytes of a code"].float32 == stats.float32_per_vector
+    assert rows["bytes of a code"].without == stats.float32_per_vector
     assert rows["bytes of a code"].note.startswith(f"{stats.codec}, the best of ")
     assert rows["recall@10 measured for the choice"].rarebit == chosen["recall"]
     assert rows["recall@10 by the codes alone"].rarebit == chosen["recall_of_codes"]
@@ -213,26 +219,58 @@ def test_the_ledger_shows_ratios_and_numbers_as_people_write_them(capsys: pytest
         ledger.Row("many bytes", 12345.6),
         ledger.Row("recall", 0.99167, 1.0),
         ledger.Row("dropped", 5.5, 0.0, "of 8"),
-        *ledger.answer_rows({"LangChain": [399, 398], "LlamaIndex": []}),
     ]
     ledger.show(rows)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:] == [
-        ["Rarebit", "float32", "ratio"],
+        ["Rarebit", "without", "ratio"],
         ["passages", "3,706"],
         ["bytes", "220", "1,536", "0.14", "a", "note"],
         ["many", "bytes", "12,346"],
         ["recall", "0.992", "1", "0.99"],
         ["dropped", "5.5", "0", "of", "8"],
-        ["prompt", "tokens", "a", "question,", "LangChain", "398"],
     ]
+
+
+def test_the_ledger_counts_what_was_read_for_questions_with_an_answer() -> None:
+    nothing = Answer("Nothing.", [], 0.0, 1.0)
+
+    def answers(*read: tuple[int, int]) -> list[Answer]:
+        return [Answer("yes", ["a name"] * passages, 0.5, 1.0, tokens) for tokens, passages in read]
+
+    given = {
+        "LangChain": {"text": [*answers((400, 3), (300, 2)), nothing], "one token": [*answers((70, 6), (60, 5))]},
+        "LlamaIndex": {"text": [nothing], "one token": []},
+    }
+    (row,) = ledger.answer_rows(given)
+    assert row.what == "prompt tokens a question, LangChain, one token"
+    assert (row.rarebit, row.without) == (65, 350)
+    assert row.note == "5.5 passages, 2.5 as text"
+
+
+def test_the_ledger_tells_what_ten_passages_cost_as_tokens() -> None:
+    questions = ["bab", "gull teck"]
+    with Collection.open() as collection:
+        texts = [f"{sentence(number)} {sentence(number + 1)}" for number in range(12)]
+        collection.add(embed(texts), texts=texts)
+        generator = generator_of(collection)
+        rows = {row.what: row for row in ledger.cost_rows(collection, generator, questions, embed(questions))}
+        lengths = [generator.length(generator.prompt(BACKGROUND.format(context="", question=each))) for each in questions]
+    tokens = rows["prompt tokens"]
+    assert tokens.rarebit == pytest.approx(mean(lengths) + 10 + 9, abs=2)  # a line's end between two
+    assert tokens.without is not None
+    assert tokens.without > tokens.rarebit + 10
+    flops = rows["GFLOP to read the prompt"]
+    assert flops.without is not None
+    assert 0 < flops.rarebit < flops.without
+    assert rows["seconds to the first token"].rarebit > 0
 
 
 def test_the_ledger_is_written_also_to_a_new_folder(tmp_path: Path) -> None:
     file = tmp_path / "new" / "ledger.json"
     ledger.write(file, [ledger.Row("recall", 0.5, 1.0)], {"LangChain": [{"text": "yes"}]})
     assert json.loads(file.read_text(encoding="utf-8")) == {
-        "ledger": [{"what": "recall", "rarebit": 0.5, "float32": 1.0, "note": ""}],
+        "ledger": [{"what": "recall", "rarebit": 0.5, "without": 1.0, "note": ""}],
         "answers": {"LangChain": [{"text": "yes"}]},
     }
 
@@ -272,27 +310,17 @@ def small_corpus() -> list[Entry]:
     return answering + others[:: len(others) // (150 - len(answering))]
 
 
-class Watched:
-    """The real models, and what they were given."""
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the real embedding model tell which texts it was given."""
+    texts: list[str] = []
+    load_encoder = embedded.load_encoder
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.embedded: list[str] = []
-        self.prompts: list[str] = []
-        minilm, smollm, load_encoder = models.load_minilm(), models.load_smollm(), embedded.load_encoder
-        assert models.load_minilm() is minilm
-        assert models.load_smollm() is smollm
-        answer = smollm.answer
+    def watched_encoder() -> embedded.Encoder:
+        encode = load_encoder()
+        return lambda given: (texts.extend(given), encode(given))[1]
 
-        def watched_encoder() -> embedded.Encoder:
-            encode = load_encoder()
-            return lambda texts: (self.embedded.extend(texts), encode(texts))[1]
-
-        def watched_answer(prompt: str) -> str:
-            self.prompts.append(prompt)
-            return answer(prompt)
-
-        monkeypatch.setattr(embedded, "load_encoder", watched_encoder)
-        monkeypatch.setattr(smollm, "answer", watched_answer)
+    monkeypatch.setattr(embedded, "load_encoder", watched_encoder)
+    return texts
 
 
 @pytest.mark.models
@@ -303,14 +331,14 @@ def test_the_recipe_runs_and_a_second_run_reuses_the_index(
 ) -> None:
     entries = small_corpus()
     monkeypatch.setattr(python_docs, "corpus", lambda: entries)
-    watched = Watched(monkeypatch)
+    given_to_minilm = watched(monkeypatch)
     file = tmp_path / "out" / "ledger.json"
     arguments = ["--folder", str(tmp_path / "quickstart"), "--questions", "2", "--json", str(file)]
     quickstart.main(arguments)
     printed, progress = capsys.readouterr()
     written = json.loads(file.read_text(encoding="utf-8"))
 
-    assert sorted(watched.embedded) == sorted(each.text for each in entries)
+    assert sorted(given_to_minilm) == sorted(each.text for each in entries)
     assert "embedding" in progress
     assert f"{len(entries)} passages added, 0 deleted, 0 were there" in printed
     ledger_rows = {row["what"]: row for row in written["ledger"]}
@@ -318,32 +346,41 @@ def test_the_recipe_runs_and_a_second_run_reuses_the_index(
     assert ledger_rows["recall@10 measured for the choice"]["rarebit"] > 0.9
     assert ledger_rows["recall@10 against exact search"]["rarebit"] > 0.9
     assert 0 < ledger_rows["questions that the first three answer"]["rarebit"] <= 1
+    flops = ledger_rows["GFLOP to read the prompt"]
+    assert flops["rarebit"] < flops["without"] / 3.5
     assert list(written["answers"]) == ["LangChain", "LlamaIndex"]
-    prompts = iter(watched.prompts)
     asked = (*quickstart.QUESTIONS[:2], quickstart.UNANSWERED[0])
-    for question, *answers in zip(asked, *written["answers"].values(), strict=True):
-        assert question in printed
-        if question in quickstart.UNANSWERED:
-            for answer in answers:
-                assert (answer["text"], answer["sources"], answer["prompt_tokens"]) == (quickstart.NOTHING, [], 0)
-            assert answers[0]["best_relevance"] == pytest.approx(answers[1]["best_relevance"], abs=1e-6)
-            continue
-        for answer in answers:
-            assert answer["text"]
-            assert " ".join(answer["text"].split())[:40] in " ".join(printed.split())
-            assert 1 <= len(answer["sources"]) <= ledger.READ
-            assert f"[{', '.join(dict.fromkeys(answer['sources']))}; best relevance " in printed
-            assert set(answer["sources"]) & set(ANSWERS)
-            prompt = next(prompts)
-            assert question in prompt
-            assert answer["prompt_tokens"] == models.load_smollm().count_tokens(prompt)
-        assert answers[0]["sources"] == answers[1]["sources"]
-    assert next(prompts, None) is None
+    assert all(question in printed for question in asked)
+    for ways in written["answers"].values():
+        assert list(ways) == list(BUDGETS)
+        *answered, nothing = ways["text"]
+        assert (nothing["text"], nothing["sources"], nothing["prompt_tokens"]) == (NOTHING, [], 0)
+        for text, mixed, token in zip(answered, ways["mixed"], ways["one token"], strict=True):
+            for answer in (text, mixed, token):
+                assert answer["text"]
+                assert " ".join(answer["text"].split())[:40] in " ".join(printed.split())
+                assert set(answer["sources"]) & set(ANSWERS)
+                assert answer["prefill_flops"] > 0
+                assert answer["first_token_seconds"] > 0
+            assert 1 <= len(text["sources"]) <= READ
+            assert f"[{', '.join(dict.fromkeys(text['sources']))}; best relevance" in " ".join(printed.split())
+            assert text["sources"] == token["sources"][: len(text["sources"])]
+            assert text["passage_tokens"] == 0
+            assert mixed["passage_tokens"] == len(mixed["sources"]) - 1
+            assert token["passage_tokens"] == len(token["sources"])
+            assert token["prompt_tokens"] < mixed["prompt_tokens"]
+    (langchain, llama_index) = written["answers"].values()
+    for way in BUDGETS:
+        for one, other in zip(langchain[way], llama_index[way], strict=True):
+            assert one["sources"] == other["sources"]
+            assert one["best_relevance"] == pytest.approx(other["best_relevance"], abs=1e-6)
+            if way != "text":  # of texts LlamaIndex also shows the metadata
+                assert one["prompt_tokens"] == other["prompt_tokens"]
 
-    watched.embedded.clear()
+    given_to_minilm.clear()
     quickstart.main(["--folder", str(tmp_path / "quickstart"), "--questions", "0"])
     assert f"0 passages added, 0 deleted, {len(entries)} were there" in capsys.readouterr().out
-    assert watched.embedded == []
+    assert given_to_minilm == []
 
 
 @pytest.mark.models
