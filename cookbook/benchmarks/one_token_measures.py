@@ -259,7 +259,7 @@ class Measured:
             rows = order[start : start + BATCH]
             for row, given in zip(rows, generator.answer([prompts[row] for row in rows], Sampling(WRITTEN)), strict=True):
                 texts[row] = given.text
-        pairs = [(text, reading.answer) for text, reading in zip(texts, self.readings, strict=True)]
+        pairs = [(text, reading.answer) for text, reading in zip(texts, self.readings[: self.written], strict=True)]
         return np.array([float(_stands_in(*pair)) for pair in pairs]), np.array([_f1(*pair) for pair in pairs])
 
     def _laid_out(self, row: int, context: Context) -> list[Any]:
