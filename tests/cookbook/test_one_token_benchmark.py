@@ -160,7 +160,8 @@ def test_everything_is_measured(
     monkeypatch.setattr(one_token_measures, "MEMORY", 400)
     for name, tokens in (("one", 1), ("four", 4)):
         ModalityBridge(BridgeConfig(DIM, HIDDEN, tokens)).save_pretrained(tmp_path / name)
-    asked = ["--data", str(tmp_path), "--collections", collection.name, "--answered", "2", "--json", str(tmp_path / "figures.json")]
+    written = str(tmp_path / "figures.json")
+    asked = ["--data", str(tmp_path), "--collections", collection.name, "--answered", "2", "--json", written]
     one_token.main([*asked, "--bridge", str(tmp_path / "one"), "--bridges", f"4 tokens={tmp_path / 'four'}"])
     figures = {
         (figure["setting"], figure["method"], figure["metric"]): figure
