@@ -1,6 +1,6 @@
 """Questions asked through LangChain and LlamaIndex, with the passages given as text, mixed, or as one token each.
 
-The chain and the query engine are the same each time; a compressor, or a postprocessor, more makes tokens of passages.
+The chain and the query engine are the same each time, but for the budget of the last compressor, or postprocessor.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableBranch, RunnableLambda, RunnablePassthrough
-from llama_index.core import PromptTemplate, VectorStoreIndex
+from llama_index.core import VectorStoreIndex
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 
@@ -21,7 +21,8 @@ from rarebit import Collection
 from rarebit.compressors.context import BACKGROUND, ContextBudget, Generation, OneTokenGenerator, Prompt, Sampling
 from rarebit.compressors.context.generation import GREEDY
 from rarebit.cookbook.models import LONGEST_ANSWER, MiniLMEmbedding, MiniLMEmbeddings
-from rarebit.cookbook.one_token_langchain import STOP, chat_of, joined, nothing_in
+from rarebit.cookbook.one_token_langchain import FOUND, STOP, chat_of, joined, nothing_in
+from rarebit.cookbook.one_token_llama_index import QUERIED
 from rarebit.integrations.langchain import (
     ContextualRetriever,
     CosineAdapterFilter,
@@ -41,14 +42,11 @@ from rarebit.retrievers.relevance import CosineAdapter
 
 Way: TypeAlias = Literal["text", "mixed", "one token"]
 
-FOUND: Final = 10
-"""Passages that are found for a question, and judged."""
-
 READ: Final = 3
 """Of those that are relevant, the language model reads so many as text; as tokens it reads them all."""
 
-BUDGETS: Final[Mapping[Way, ContextBudget | None]] = {
-    "text": None,
+BUDGETS: Final[Mapping[Way, ContextBudget]] = {
+    "text": ContextBudget(text_top=None),
     "mixed": ContextBudget(text_top=1),
     "one token": ContextBudget(text_top=0),
 }
@@ -105,14 +103,14 @@ Ask: TypeAlias = Callable[[str], Answer]
 
 def langchain_asker(collection: Collection, adapter: CosineAdapter, generator: WatchedGenerator, way: Way) -> Ask:
     """Build a LangChain chain: retriever, filter of relevance, prompt, chat model; without relevant passages it reads none."""
-    store, budget = LangChainStore(SituatedEmbeddings(MiniLMEmbeddings()), collection=collection), BUDGETS[way]
-    retriever = ContextualRetriever(
+    store = LangChainStore(SituatedEmbeddings(MiniLMEmbeddings()), collection=collection)
+    relevant = ContextualRetriever(
         base_retriever=store.as_retriever(search_kwargs={"k": FOUND}),
-        base_compressor=CosineAdapterFilter(adapter=_reading(adapter, budget), store=store, when_empty=NOTHING),
+        base_compressor=CosineAdapterFilter(adapter=_reading(adapter, way), store=store, when_empty=NOTHING),
     )
-    if budget is not None:
-        compressor = OneTokenCompressor(generator=generator, budget=budget)
-        retriever = ContextualRetriever(base_retriever=retriever, base_compressor=compressor)
+    retriever = ContextualRetriever(
+        base_retriever=relevant, base_compressor=OneTokenCompressor(generator=generator, budget=BUDGETS[way])
+    )
     answered = ChatPromptTemplate.from_template(BACKGROUND) | chat_of(generator)
     chain: Runnable[dict[str, Any], dict[str, Any]] = (
         RunnablePassthrough.assign(documents=RunnableLambda(lambda given: retriever.invoke(given["question"])))
@@ -137,16 +135,15 @@ def langchain_asker(collection: Collection, adapter: CosineAdapter, generator: W
 
 def llama_index_asker(collection: Collection, adapter: CosineAdapter, generator: WatchedGenerator, way: Way) -> Ask:
     """Build a LlamaIndex query engine on the same collection."""
-    model, budget = SituatedEmbedding(MiniLMEmbedding()), BUDGETS[way]
-    postprocessors: list[Any] = [CosineAdapterPostprocessor(adapter=_reading(adapter, budget), embed_model=model)]
-    if budget is not None:
-        postprocessors.append(OneTokenPostprocessor(generator=generator, budget=budget))
-    template = PromptTemplate(BACKGROUND.replace("{context}", "{context_str}").replace("{question}", "{query_str}"))
+    model = SituatedEmbedding(MiniLMEmbedding())
     engine = VectorStoreIndex.from_vector_store(LlamaIndexStore(collection=collection), embed_model=model).as_query_engine(
         llm=OneTokenLLM(generator=generator, max_tokens=LONGEST_ANSWER, stop=(STOP,)),
         similarity_top_k=FOUND,
-        node_postprocessors=postprocessors,
-        text_qa_template=template,
+        node_postprocessors=[
+            CosineAdapterPostprocessor(adapter=_reading(adapter, way), embed_model=model),
+            OneTokenPostprocessor(generator=generator, budget=BUDGETS[way]),
+        ],
+        text_qa_template=QUERIED,
     )
 
     def ask(question: str) -> Answer:
@@ -187,5 +184,5 @@ def _listening() -> Iterator[_Judged]:
         dispatcher.event_handlers.remove(judged)
 
 
-def _reading(adapter: CosineAdapter, budget: ContextBudget | None) -> CosineAdapter:
-    return adapter.keeping(most=READ) if budget is None else adapter.keeping()
+def _reading(adapter: CosineAdapter, way: Way) -> CosineAdapter:
+    return adapter.keeping(most=READ if way == "text" else None)

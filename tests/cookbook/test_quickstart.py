@@ -374,20 +374,10 @@ def test_the_recipe_runs_and_a_second_run_reuses_the_index(
         for one, other in zip(langchain[way], llama_index[way], strict=True):
             assert one["sources"] == other["sources"]
             assert one["best_relevance"] == pytest.approx(other["best_relevance"], abs=1e-6)
-            if way != "text":  # of texts LlamaIndex also shows the metadata
+            if way != "text":  # between texts LlamaIndex puts an empty line, which is read as other tokens
                 assert one["prompt_tokens"] == other["prompt_tokens"]
 
     given_to_minilm.clear()
     quickstart.main(["--folder", str(tmp_path / "quickstart"), "--questions", "0"])
     assert f"0 passages added, 0 deleted, {len(entries)} were there" in capsys.readouterr().out
     assert given_to_minilm == []
-
-
-@pytest.mark.models
-def test_a_prompt_beyond_the_window_is_answered_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "CONTEXT_WINDOW", 100)
-    smollm, prompt = models.load_smollm(), "My name is Ada. What is my name?"
-    filler = "The weather is fine. " * 50
-    answer = smollm.answer(filler + prompt)
-    assert answer == smollm.answer(filler * 2 + prompt)
-    assert answer != smollm.answer(prompt + filler)

@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler, TokenCountingHandler
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events import BaseEvent
 
 pytest.importorskip("transformers", reason="language models need the extra models")
 
+from support.llama_index_events import Listener, listening
 from support.one_token_llama_index import (
     QUESTION,
     TEXTS,
@@ -34,30 +31,10 @@ from rarebit.integrations.llama_index import RarebitVectorStore, one_token_llm
 pytestmark = pytest.mark.usefixtures("_one_thread")
 
 
-class Listener(BaseEventHandler):
-    """Remembers the names of events of language models, and what they carry."""
-
-    _heard: list[BaseEvent] = PrivateAttr(default_factory=list)
-
-    @property
-    def heard(self) -> list[BaseEvent]:
-        return self._heard
-
-    @classmethod
-    def class_name(cls) -> str:
-        return "Listener"
-
-    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
-        if event.class_name().startswith(("LLMChat", "LLMCompletion")):
-            self._heard.append(event)
-
-
 @pytest.fixture
 def listener() -> Iterator[Listener]:
-    root, made = get_dispatcher(), Listener()
-    root.add_event_handler(made)
-    yield made
-    root.event_handlers.remove(made)
+    with listening(lambda event: event.class_name().startswith(("LLMChat", "LLMCompletion"))) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

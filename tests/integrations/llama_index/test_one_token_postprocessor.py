@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,13 +42,6 @@ pytestmark = pytest.mark.usefixtures("_one_thread")
 
 KEYS = ["fidelity", "context_tokens", "text_tokens"]
 ALL_AS_TEXT = ContextBudget(text_top=None)
-
-
-@pytest.fixture
-def store() -> Iterator[RarebitVectorStore]:
-    made = RarebitVectorStore()
-    yield made
-    made.client.close()
 
 
 @pytest.fixture

@@ -15,15 +15,13 @@ from hypothesis import strategies as st
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.chat_engine.types import BaseChatEngine
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.llms import MockLLM
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import ImageNode, IndexNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 from pydantic import ValidationError
 from support.hashed_embedding import DIM, Hashed
+from support.llama_index_events import Listener, listening
 
 from rarebit.errors import DimensionError, InputError, VectorError
 from rarebit.integrations.llama_index import (
@@ -88,30 +86,10 @@ class Telling(MockLLM):
         return super().complete(prompt, formatted, **kwargs)
 
 
-class Listener(BaseEventHandler):
-    """Remembers events of relevance."""
-
-    _heard: list[RelevanceJudgedEvent] = PrivateAttr(default_factory=list)
-
-    @property
-    def heard(self) -> list[RelevanceJudgedEvent]:
-        return self._heard
-
-    @classmethod
-    def class_name(cls) -> str:
-        return "Listener"
-
-    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
-        if isinstance(event, RelevanceJudgedEvent):
-            self._heard.append(event)
-
-
 @pytest.fixture
 def listener() -> Iterator[Listener]:
-    root, made = get_dispatcher(), Listener()
-    root.add_event_handler(made)
-    yield made
-    root.event_handlers.remove(made)
+    with listening(lambda event: isinstance(event, RelevanceJudgedEvent)) as made:
+        yield made
 
 
 @pytest.fixture
