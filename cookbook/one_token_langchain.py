@@ -16,7 +16,6 @@ from langchain_core.messages import AIMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableBranch, RunnableLambda, RunnableParallel, RunnablePassthrough
 
-from rarebit import Collection
 from rarebit.compressors.context import BACKGROUND, ContextBudget, ModalityBridge, OneTokenGenerator, Passages
 from rarebit.cookbook.models import LONGEST_ANSWER, MiniLMEmbeddings, load_smollm
 from rarebit.cookbook.relevance_langchain import NOTHING, functions
@@ -28,6 +27,7 @@ from rarebit.integrations.langchain import (
     RarebitVectorStore,
 )
 from rarebit.integrations.langchain.relevance import NOTHING_RELEVANT
+from rarebit.retrievers.engines import AnyCollection
 from rarebit.retrievers.relevance import CosineAdapter
 
 QUESTIONS = (
@@ -48,7 +48,7 @@ STOP = "\n\n"
 """A model this small goes on with code that does not run; its first paragraph answers."""
 
 
-def generator_for(collection: Collection) -> OneTokenGenerator:
+def generator_for(collection: AnyCollection) -> OneTokenGenerator:
     """Make a generator that reads the passages of a collection."""
     smollm = load_smollm()
     return OneTokenGenerator(smollm.model, smollm.tokenizer, ModalityBridge.shipped(), Passages.of(collection))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 from rarebit.errors import InputError
 from rarebit.retrievers.collection import Collection, Tenant
-
-Rows: TypeAlias = Collection | Tenant
-"""Whose rows are read and written: those of the collection itself, or those of a tenant."""
+from rarebit.retrievers.engines import AnyCollection, AnyRows, RemoteTenant
 
 
-def bound(given: Rows, tenant: str | None) -> tuple[Collection, Rows]:
+def bound(given: AnyRows, tenant: str | None) -> tuple[AnyCollection, AnyRows]:
     """Give the collection, and the handle through which a store reads and writes.
 
     Args:
@@ -21,11 +17,16 @@ def bound(given: Rows, tenant: str | None) -> tuple[Collection, Rows]:
     Raises:
         InputError: a handle of another tenant is given, or the name is none.
     """
-    if not isinstance(given, Tenant):
+    if not isinstance(given, Tenant | RemoteTenant):
         return given, given if tenant is None else given.tenant(tenant)
     if tenant is not None and tenant != given.name:
         raise InputError(
             f"got the handle of tenant {given.name!r} as collection= together with tenant={tenant!r}, wanted one tenant: "
             "leave tenant= out, or pass the collection"
         )
-    return Collection(given._engine), given
+    return given.collection if isinstance(given, RemoteTenant) else Collection(given._engine), given
+
+
+def tenant_of(rows: AnyRows) -> str | None:
+    """Name the tenant to whom rows are bound; None for a collection's own."""
+    return rows.name if isinstance(rows, Tenant | RemoteTenant) else None

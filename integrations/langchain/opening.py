@@ -11,10 +11,11 @@ from rarebit.errors import InputError
 from rarebit.integrations.langchain.situated import SituatedEmbeddings
 from rarebit.integrations.model_fingerprint import fingerprint_of
 from rarebit.integrations.situated_name import SITUATED_METRIC, check_metric
-from rarebit.integrations.tenancy import Rows, bound
+from rarebit.integrations.tenancy import bound
 from rarebit.retrievers.collection import Collection, EmbeddingFingerprint
 from rarebit.retrievers.collection.settings import Metric
 from rarebit.retrievers.collection.tenants import checked_name
+from rarebit.retrievers.engines import AnyCollection, AnyRows
 
 STORE_KEYWORDS = (
     "path",
@@ -51,10 +52,10 @@ class CollectionSettings(TypedDict, total=False):
 def collection_for(
     embedding: object,
     path: str | os.PathLike[str] | None,
-    collection: Rows | None,
+    collection: AnyRows | None,
     tenant: str | None,
     settings: Mapping[str, Any],
-) -> tuple[Collection, Rows]:
+) -> tuple[AnyCollection, AnyRows]:
     """Take the collection that is given, or open one for an embedding model; and the handle that a store is bound to.
 
     Args:

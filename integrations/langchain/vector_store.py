@@ -23,8 +23,8 @@ from rarebit.integrations.langchain.opening import CollectionSettings, collectio
 from rarebit.integrations.langchain.searching import SearchableStore, checked_relevance, refuse_unknown
 from rarebit.integrations.langchain.situated import SituatedEmbeddings
 from rarebit.integrations.recent_queries import RecentQueries
-from rarebit.integrations.tenancy import Rows
 from rarebit.retrievers.collection.row_operations import Handling
+from rarebit.retrievers.engines import AnyRows
 from rarebit.retrievers.relevance import RelevanceModel
 
 BATCH_SIZE = 256
@@ -145,7 +145,7 @@ class RarebitVectorStore(SearchableStore):
         embedding: Embeddings,
         *,
         path: str | os.PathLike[str] | None = None,
-        collection: Rows | None = None,
+        collection: AnyRows | None = None,
         tenant: str | None = None,
         relevance: RelevanceModel | None = None,
         relevance_score_fn: Callable[[float], float] | None = None,

@@ -14,8 +14,8 @@ from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from rarebit.errors import CollectionError, CollectionNotFoundError
-from rarebit.integrations.tenancy import Rows
 from rarebit.retrievers.collection import Collection
+from rarebit.retrievers.engines import AnyRows
 
 JSON_SUFFIX = ".json"
 SUFFIX = ".rarebit"
@@ -27,7 +27,7 @@ def beside(persist_path: str | os.PathLike[str]) -> str:
     return path.removesuffix(JSON_SUFFIX) + SUFFIX if path.endswith(JSON_SUFFIX) else path
 
 
-def write(rows: Rows, persist_path: str | os.PathLike[str], fs: AbstractFileSystem | None) -> None:
+def write(rows: AnyRows, persist_path: str | os.PathLike[str], fs: AbstractFileSystem | None) -> None:
     """Write a copy of the collection, or of what a tenant sees of it; nothing to do if the collection lives at that place."""
     target = beside(persist_path)
     if fs is not None and not isinstance(fs, LocalFileSystem):
@@ -64,7 +64,7 @@ def _check_exists(source: str, *, exists: bool) -> None:
         raise CollectionNotFoundError(f"no persisted store at {source}, wanted one that persist() wrote: check the path")
 
 
-def _upload(rows: Rows, target: str, fs: AbstractFileSystem) -> None:
+def _upload(rows: AnyRows, target: str, fs: AbstractFileSystem) -> None:
     with TemporaryDirectory() as folder:
         copy = Path(folder, "copy")
         rows.backup(copy)

@@ -12,9 +12,9 @@ from llama_index.core.vector_stores.types import VectorStoreQueryMode
 from rarebit.arrays import VectorsLike
 from rarebit.errors import InputError
 from rarebit.integrations.llama_index.filters import restricted
-from rarebit.integrations.tenancy import Rows
 from rarebit.retrievers.collection import Filter, Hit
 from rarebit.retrievers.collection.searching import HYBRID_CANDIDATES, MMR_CANDIDATES
+from rarebit.retrievers.engines import AnyRows
 
 MMR_CANDIDATES_PER_HIT = 4
 """Of the candidates among which MMR chooses, for each one chosen: with as many as are wanted there is no choice."""
@@ -25,7 +25,7 @@ OPTIONS = ("mmr_threshold", "mmr_prefetch_k")
 """Keywords that a query takes beside the VectorStoreQuery."""
 
 
-def search(rows: Rows, query: VectorStoreQuery, options: Mapping[str, Any], *, include_vectors: bool) -> list[Hit]:
+def search(rows: AnyRows, query: VectorStoreQuery, options: Mapping[str, Any], *, include_vectors: bool) -> list[Hit]:
     """Search as a query says, best first.
 
     Raises:
@@ -38,12 +38,14 @@ def search(rows: Rows, query: VectorStoreQuery, options: Mapping[str, Any], *, i
     return _search_of(query.mode)(rows, query, tree, options, include_vectors)
 
 
-def _dense(rows: Rows, query: VectorStoreQuery, tree: Filter | None, _: Mapping[str, Any], include_vectors: bool) -> list[Hit]:
+def _dense(
+    rows: AnyRows, query: VectorStoreQuery, tree: Filter | None, _: Mapping[str, Any], include_vectors: bool
+) -> list[Hit]:
     return rows.search(_embedding(query), query.similarity_top_k, filter=tree, include_vectors=include_vectors)
 
 
 def _mmr(
-    rows: Rows, query: VectorStoreQuery, tree: Filter | None, options: Mapping[str, Any], include_vectors: bool
+    rows: AnyRows, query: VectorStoreQuery, tree: Filter | None, options: Mapping[str, Any], include_vectors: bool
 ) -> list[Hit]:
     fetch_k = options.get("mmr_prefetch_k")
     return rows.search_mmr(
@@ -57,7 +59,7 @@ def _mmr(
 
 
 def _lexical(
-    rows: Rows, query: VectorStoreQuery, tree: Filter | None, _: Mapping[str, Any], include_vectors: bool
+    rows: AnyRows, query: VectorStoreQuery, tree: Filter | None, _: Mapping[str, Any], include_vectors: bool
 ) -> list[Hit]:
     k = query.similarity_top_k if query.sparse_top_k is None else query.sparse_top_k
     hits = rows.search_lexical(_words(query), k, filter=tree)
@@ -67,7 +69,9 @@ def _lexical(
     return [replace(hit, vector=vector) for hit, vector in zip(hits, vectors, strict=True)]
 
 
-def _hybrid(rows: Rows, query: VectorStoreQuery, tree: Filter | None, _: Mapping[str, Any], include_vectors: bool) -> list[Hit]:
+def _hybrid(
+    rows: AnyRows, query: VectorStoreQuery, tree: Filter | None, _: Mapping[str, Any], include_vectors: bool
+) -> list[Hit]:
     return rows.search_hybrid(
         _embedding(query),
         _words(query),
@@ -80,7 +84,7 @@ def _hybrid(rows: Rows, query: VectorStoreQuery, tree: Filter | None, _: Mapping
     )
 
 
-Search: TypeAlias = Callable[[Rows, VectorStoreQuery, Filter | None, Mapping[str, Any], bool], list[Hit]]
+Search: TypeAlias = Callable[[AnyRows, VectorStoreQuery, Filter | None, Mapping[str, Any], bool], list[Hit]]
 
 MODES: Mapping[VectorStoreQueryMode, Search] = {
     VectorStoreQueryMode.DEFAULT: _dense,

@@ -22,13 +22,14 @@ from rarebit.integrations.llama_index.importing import source_of
 from rarebit.integrations.llama_index.nodes import REF_DOC_ID, marks, to_node, to_row
 from rarebit.integrations.llama_index.querying import search
 from rarebit.integrations.situated_name import check_metric
-from rarebit.integrations.tenancy import Rows, bound
-from rarebit.retrievers.collection import Collection, Compare, EmbeddingFingerprint, Tenant
+from rarebit.integrations.tenancy import bound, tenant_of
+from rarebit.retrievers.collection import Collection, Compare, EmbeddingFingerprint
 from rarebit.retrievers.collection.collection import LOCK_TIMEOUT
 from rarebit.retrievers.collection.filters import matches_everything
 from rarebit.retrievers.collection.row_operations import BATCH_ROWS, Handling
 from rarebit.retrievers.collection.settings import CHANGEABLE, Metric
 from rarebit.retrievers.collection.tenants import checked_name
+from rarebit.retrievers.engines import AnyCollection, AnyRows
 from rarebit.retrievers.importing import import_into
 
 DEFAULT_NAMESPACE = "default"
@@ -90,20 +91,20 @@ class RarebitVectorStore(AsyncTwins):
     target_recall: float | None = Field(default=None, description="Recall@10 to choose the codec for.")
     dim: int | None = Field(default=None, description="Dimension of the embeddings, if it was known when the store was opened.")
     tokenizer: str = Field(default="porter", description="Tokenizer of lexical search.")
-    training_minimum: int | None = Field(default=None, description="Rows at which the codec is trained.")
+    training_minimum: int | None = Field(default=None, description="AnyRows at which the codec is trained.")
     near_duplicates: float | None = Field(default=None, description="Jaccard similarity of texts from which a node is skipped.")
     fingerprint: EmbeddingFingerprint = Field(default=EmbeddingFingerprint(), description="What embedded the nodes.")
     read_only: bool = Field(default=False, description="Refuse to write.")
     lock_timeout: float = Field(default=LOCK_TIMEOUT, description="Seconds to wait for another writer.")
 
-    _collection: Collection = PrivateAttr()
-    _rows: Rows = PrivateAttr()
+    _collection: AnyCollection = PrivateAttr()
+    _rows: AnyRows = PrivateAttr()
 
     def __init__(
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        collection: Rows | None = None,
+        collection: AnyRows | None = None,
         tenant: str | None = None,
         include_embeddings: bool = False,
         batch_size: int = BATCH_ROWS,
@@ -170,7 +171,7 @@ class RarebitVectorStore(AsyncTwins):
         own = {"include_embeddings": include_embeddings, "batch_size": batch_size, "progress": progress}
         where = {
             "path": None if opened.path is None else str(opened.path),
-            "tenant": rows.name if isinstance(rows, Tenant) else None,
+            "tenant": tenant_of(rows),
         }
         super().__init__(**{**asked, **kept, **own, **where})
         self._collection, self._rows = opened, rows
@@ -219,7 +220,7 @@ class RarebitVectorStore(AsyncTwins):
         return store
 
     @property
-    def client(self) -> Collection:
+    def client(self) -> AnyCollection:
         """The collection behind the store; it is not bound to a tenant."""
         return self._collection
 
@@ -386,7 +387,7 @@ class RarebitVectorStore(AsyncTwins):
         self.__init__(**state)  # type: ignore[misc]
 
 
-def _alone(collection: Rows, asked: Mapping[str, Any]) -> Rows:
+def _alone(collection: AnyRows, asked: Mapping[str, Any]) -> AnyRows:
     """Refuse settings beside a collection, which has its own."""
     given = [name for name, value in asked.items() if value != _DEFAULTS.get(name)]
     if given:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from rarebit.retrievers.collection.stats import Stats, content_bytes
 from rarebit.retrievers.collection.storage import Storage
 from rarebit.retrievers.collection.tenant import Tenant
 from rarebit.retrievers.near_duplicates import as_threshold
+
+if TYPE_CHECKING:
+    from rarebit.retrievers.engines import RemoteCollection
 
 LOCK_TIMEOUT = 30.0
 
@@ -118,6 +121,71 @@ class Collection(RowOperations, Searches):
             must_exist=read_only or not create,
         )
         return cls(Engine(storage, asked))
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        name: str = "rarebit",
+        *,
+        dim: int | None = None,
+        metric: Metric | None = None,
+        codec: str | None = None,
+        fine: str | None = None,
+        memory_per_vector: int | None = None,
+        target_recall: float | None = None,
+        tokenizer: str | None = None,
+        training_minimum: int | None = None,
+        fingerprint: EmbeddingFingerprint | str | None = None,
+        read_only: bool = False,
+        create: bool = True,
+        timeout: float = LOCK_TIMEOUT,
+        partitions: int = 0,
+    ) -> RemoteCollection:
+        """Connect to a collection on a database server; make it on first use. Its methods are those of an embedded one.
+
+        Rows are searched in two stages: the server finds candidates by the Hamming distance of learned bits, and sends their
+        codes, by which they are scored here.
+
+        Args:
+            url: ``postgresql://user@host:5432/database``, a PostgreSQL database with the extension pgvector 0.8 or later. A
+                password may stand in it, or in ``PGPASSWORD`` or libpq's password file; it is neither shown nor pickled.
+            name: of the collection in the database.
+            dim: as in :meth:`open`, and so are all settings that follow.
+            metric: ``"cosine"`` or ``"inner_product"``.
+            codec: of the codes.
+            fine: what is kept of vectors beside their codes.
+            memory_per_vector: bytes of a code, and 8; they are the server's.
+            target_recall: of the codes, re-ranked; and of the candidates that the server is asked for (default 0.99).
+            tokenizer: of lexical search: ``"porter"`` or ``"unicode61"``.
+            training_minimum: rows at which codes are learned.
+            fingerprint: of the embedding model.
+            read_only: refuse to write, and to make the collection.
+            create: make the collection if it does not exist.
+            timeout: seconds to wait for the server, and for another writer.
+            partitions: tables that rows are spread over by tenant, at creation; 0 is one table.
+
+        Raises:
+            EngineUnreachableError, AccessError: the server is not there, or lets nobody in.
+            CollectionNotFoundError, ForeignFileError, FormatVersionError: the collection is not what was expected.
+            SettingsError, FingerprintError: the collection was made with other settings, or by another model.
+            MissingExtraError: the server's client is not installed.
+        """
+        from rarebit.retrievers.engines import connect
+
+        asked: dict[str, Any] = {
+            "dim": dim,
+            "metric": metric,
+            "codec": codec,
+            "fine": fine,
+            "memory_per_vector": memory_per_vector,
+            "target_recall": target_recall,
+            "tokenizer": tokenizer,
+            "training_minimum": training_minimum,
+            "fingerprint": EmbeddingFingerprint.of(fingerprint),
+        }
+        _check_one_way(codec, memory_per_vector, target_recall)
+        return connect(url, name, asked, read_only=read_only, create=create, timeout=timeout, partitions=partitions)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Collection:

@@ -95,7 +95,7 @@ def train(connection: Connection, settings: Settings, codec: SearchableCodec) ->
     source = FinestVectors(connection, settings, codec)
     row_count, sampled = changed_state(connection).row_count, sampled_ids(connection)
     sample = source.of(sampled)
-    _check_unlike(sample, settings)
+    check_unlike(sample, settings)
     chosen, trained = learned(sample, settings, row_count, kept_as=source.kept_as)
     codecs = trained, new_tier(source, chosen, trained)
     every = _batches(sampled, sample) if len(sampled) == row_count else _every_row(connection, source)
@@ -119,7 +119,7 @@ def _every_row(connection: Connection, source: FinestVectors) -> Iterator[tuple[
         yield row_ids, source.of(row_ids)
 
 
-def _check_unlike(sample: Vectors, settings: Settings) -> None:
+def check_unlike(sample: Vectors, settings: Settings) -> None:
     """Raise CodecError for rows that are nearly all copies: what is learned from them says nothing about others."""
     wanted = settings.training_minimum or settings.new_codec().training_minimum
     unlike = len(set(map(bytes, sample)))

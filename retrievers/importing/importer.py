@@ -12,8 +12,9 @@ from tqdm.auto import tqdm
 
 from rarebit.arrays import Vectors
 from rarebit.errors import InputError, TransferWarning
-from rarebit.retrievers.collection import Collection, Row, Tenant
+from rarebit.retrievers.collection import Row
 from rarebit.retrievers.collection.arguments import as_count
+from rarebit.retrievers.engines import AnyRows
 from rarebit.retrievers.importing.plain import plain_metadata
 from rarebit.retrievers.importing.source import Rows, Source
 
@@ -43,7 +44,7 @@ class ImportReport:
 
 
 def import_into(
-    collection: Collection | Tenant,
+    collection: AnyRows,
     source: Source,
     *,
     batch_size: int = BATCH_ROWS,
@@ -109,9 +110,7 @@ def _kept(report: ImportReport) -> str:
     return f"The {report.read:,} rows before are kept: import again when this is mended, and it goes on from there"
 
 
-def _import_batch(
-    collection: Collection | Tenant, rows: Rows, report: ImportReport, *, overwrite: bool
-) -> tuple[ImportReport, str | None]:
+def _import_batch(collection: AnyRows, rows: Rows, report: ImportReport, *, overwrite: bool) -> tuple[ImportReport, str | None]:
     """Write what is new of a batch; gives the report so far, and the id of a row that differs."""
     present = {row.id: row for row in collection.get(rows.ids)}
     places: dict[str, int] = {}
@@ -164,7 +163,7 @@ def _runs(rows: Rows) -> Iterator[Rows]:
 class _Lengths:
     """Looks at the lengths of the vectors that pass, and says once if they make the ranking another one."""
 
-    def __init__(self, source: Source, collection: Collection | Tenant) -> None:
+    def __init__(self, source: Source, collection: AnyRows) -> None:
         self._source = source
         self._metric = collection.settings.metric
         self._matters = source.ranked_by not in (None, self._metric)

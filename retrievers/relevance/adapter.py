@@ -24,8 +24,8 @@ from jaxtyping import Float64
 from rarebit.arrays import Queries, Scores, normalized
 from rarebit.errors import CalibrationError, DimensionError, InputError, NotFittedError
 from rarebit.extras import require
-from rarebit.retrievers.collection import Collection, Tenant
 from rarebit.retrievers.collection.arguments import as_count
+from rarebit.retrievers.engines import AnyRows
 from rarebit.retrievers.relevance import evidence as evidence_
 from rarebit.retrievers.relevance.background import Background, Moments
 from rarebit.retrievers.relevance.curves import UNBOUNDED, Family, Parameters, as_family, logits, sigmoid
@@ -151,7 +151,7 @@ class CosineAdapter(RelevanceModel):
             raise DimensionError(f"got the background of vectors of dimension {background.dim}, wanted {self.dim}")
         return self._with(background=background)
 
-    def for_collection(self, rows: Collection | Tenant) -> CosineAdapter:
+    def for_collection(self, rows: AnyRows) -> CosineAdapter:
         """Give the adapter for the collection that is searched, with its background.
 
         Raises:

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64
 
 from rarebit.arrays import Queries, Vector, VectorsLike, as_vectors
 from rarebit.errors import InputError
-from rarebit.retrievers.collection import Collection, Tenant
+from rarebit.retrievers.engines import AnyRows
 
 DIRECTIONS: Final = 64
 SAMPLE: Final = 4096
@@ -58,7 +58,7 @@ class Background:
         return cls(mean.astype(np.float32), kept, largest, rest)
 
     @classmethod
-    def of_collection(cls, rows: Collection | Tenant, *, sample: int = SAMPLE, seed: int = 0) -> Background:
+    def of_collection(cls, rows: AnyRows, *, sample: int = SAMPLE, seed: int = 0) -> Background:
         """Take the background of a sample of a collection's passages.
 
         Raises:

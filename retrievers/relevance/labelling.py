@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 
 from rarebit.arrays import Queries, VectorsLike, as_vectors, normalized
 from rarebit.errors import InputError
-from rarebit.retrievers.collection import Collection, Hit, Tenant
+from rarebit.retrievers.collection import Hit
 from rarebit.retrievers.collection.arguments import as_count, as_ids, as_share
+from rarebit.retrievers.engines import AnyRows
 from rarebit.retrievers.relevance.background import Background
 from rarebit.retrievers.relevance.controls import ReadPairs, judged
 from rarebit.retrievers.relevance.labels import LabelledScores, relevant_from
@@ -89,7 +90,7 @@ def read_feedback(path: str | os.PathLike[str]) -> Iterator[Feedback]:
 
 
 def from_judgements(
-    rows: Collection | Tenant,
+    rows: AnyRows,
     queries: VectorsLike,
     judgements: Sequence[Grades],
     *,
@@ -137,7 +138,7 @@ def from_judgements(
 
 
 def from_feedback(
-    rows: Collection | Tenant, log: Iterable[Feedback], embed: Embed, *, k: int = K, progress: bool = False
+    rows: AnyRows, log: Iterable[Feedback], embed: Embed, *, k: int = K, progress: bool = False
 ) -> LabelledScores:
     """Search for the questions of a log, and label what is found by what people did with it.
 
@@ -165,7 +166,7 @@ def from_feedback(
 
 
 def from_judge(
-    rows: Collection | Tenant,
+    rows: AnyRows,
     texts: Sequence[str],
     embed: Embed,
     judge: ReadPairs,
@@ -214,7 +215,7 @@ def _embedded(embed: Embed, texts: list[str]) -> Queries:
 
 
 def _searched(
-    rows: Collection | Tenant,
+    rows: AnyRows,
     queries: Queries,
     wanted: Sequence[Sequence[str]],
     k: int,
@@ -236,7 +237,7 @@ def _searched(
 
 
 def _added(
-    rows: Collection | Tenant, query: npt.NDArray[np.float32], wanted: Sequence[str], hits: Sequence[Hit], vectors_too: bool
+    rows: AnyRows, query: npt.NDArray[np.float32], wanted: Sequence[str], hits: Sequence[Hit], vectors_too: bool
 ) -> Iterator[Hit]:
     present = {hit.id for hit in hits}
     missing = rows.get([key for key in wanted if key not in present]) if set(wanted) - present else []
@@ -257,7 +258,7 @@ def _copies(hits: Sequence[Hit], grades: npt.NDArray[np.float32], cut: float, gu
 
 
 def _gathered(
-    rows: Collection | Tenant, queries: Queries, found: Sequence[Sequence[Hit]], labels: Sequence[npt.NDArray[Any]]
+    rows: AnyRows, queries: Queries, found: Sequence[Sequence[Hit]], labels: Sequence[npt.NDArray[Any]]
 ) -> LabelledScores:
     width = max(map(len, found), default=0)
     scores, labelled = np.full((2, len(found), width), np.nan, np.float32)

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from rarebit.compressors.vectors.fine_tier import NO_FINE
 from rarebit.errors import CalibrationError
-from rarebit.retrievers.collection import Collection, EmbeddingFingerprint, Tenant
+from rarebit.retrievers.collection import EmbeddingFingerprint
+from rarebit.retrievers.engines import AnyRows
 
 FULL = ("float32", "float16")
 """Codecs whose scores are those of the vectors themselves, to a thousandth."""
@@ -32,7 +33,7 @@ class ScoreSource:
     estimated_by: str | None = None
 
     @classmethod
-    def of(cls, rows: Collection | Tenant) -> ScoreSource:
+    def of(cls, rows: AnyRows) -> ScoreSource:
         """Name the source that a collection's searches are."""
         settings = rows.settings
         exact = settings.fine != NO_FINE or settings.codec in FULL

@@ -1,4 +1,4 @@
-"""The command line: ``rarebit index | import | search | stats | recompress | check | compact | demo``."""
+"""The command line: ``rarebit index | import | move | search | stats | recompress | check | compact | demo``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from rarebit import __version__, cli_import
+from rarebit import __version__, cli_import, cli_move
 from rarebit.encoders import DEFAULT_ENCODER, load_encoder
 from rarebit.errors import RarebitError
 from rarebit.extras import require
@@ -80,6 +80,12 @@ def import_(arguments: argparse.Namespace) -> None:
     """Store the passages of another store with the vectors that they have; a run that was cut off is resumed by another."""
     counts, sentences = cli_import.run(arguments)
     _report(counts, sentences, as_json=arguments.json)
+
+
+def move(arguments: argparse.Namespace) -> None:
+    """Take a collection from a file to a database server, or back, with its codes; another run resumes one that was cut off."""
+    counts, sentence = cli_move.run(arguments)
+    _report(counts, sentence, as_json=arguments.json)
 
 
 def search(arguments: argparse.Namespace) -> None:
@@ -157,6 +163,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     cli_import.add_arguments(importing)
     importing.set_defaults(command=import_)
+
+    moving = commands.add_parser("move", help="take a collection to a server, or back", description=move.__doc__)
+    cli_move.add_arguments(moving)
+    moving.set_defaults(command=move)
 
     searching = commands.add_parser("search", parents=[common, bound], help="search", description=search.__doc__)
     searching.add_argument("query")

@@ -26,7 +26,11 @@
         ├── StorageFullError (OSError)      the disk is full
         ├── StorageError (OSError)          the operating system refused to read or write
         ├── LockedError (TimeoutError)      another writer held the file for too long
-        └── ClosedError                     used after close()
+        ├── ClosedError                     used after close()
+        └── EngineError                     the engine on another machine could not do it
+            ├── EngineUnreachableError (ConnectionError)
+            ├── AccessError (PermissionError)    it refuses these credentials, or this role
+            └── EngineLimitError            it has no such thing; an embedded collection has
 
 Each message says what was given, what was wanted and what to do.
 """
@@ -136,6 +140,22 @@ class LockedError(CollectionError, TimeoutError):
 
 class ClosedError(CollectionError):
     """The collection was used after ``close()``."""
+
+
+class EngineError(CollectionError):
+    """An engine on another machine could not do what was asked."""
+
+
+class EngineUnreachableError(EngineError, ConnectionError):
+    """There is no connection to the engine, or it broke."""
+
+
+class AccessError(EngineError, PermissionError):
+    """The engine does not let these credentials in, or does not let their role do this."""
+
+
+class EngineLimitError(EngineError):
+    """The engine has no such thing."""
 
 
 class CodecWarning(UserWarning):

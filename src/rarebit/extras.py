@@ -7,7 +7,9 @@ from typing import Literal, TypeAlias, get_args
 
 from rarebit.errors import MissingExtraError
 
-Extra: TypeAlias = Literal["langchain", "llama-index", "models", "parquet", "serve", "sitemb", "train", "chroma", "demo", "all"]
+Extra: TypeAlias = Literal[
+    "langchain", "llama-index", "models", "parquet", "postgres", "serve", "sitemb", "train", "chroma", "demo", "all"
+]
 EXTRAS: tuple[Extra, ...] = get_args(Extra)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from contract.conftest import opened
 from support.oracle import ALSO, METADATAS, OPERATORS, matches, random_expression
 from support.subjects import SUBJECTS, Passage, Subject, core_filter
 
-from rarebit import Collection, Row
+from rarebit import Row
 from rarebit.retrievers.collection import matches as core_matches
 
 PASSAGES = [
@@ -18,9 +20,15 @@ PASSAGES = [
 ]
 
 
+@pytest.fixture(scope="module", params=["memory", "postgresql"])
+def shared_collection(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with opened(request.param, tmp_path_factory.getbasetemp(), request) as given:
+        yield given
+
+
 @pytest.fixture(scope="module", params=list(SUBJECTS))
-def filled(request: pytest.FixtureRequest) -> Subject:
-    subject = SUBJECTS[request.param](Collection.open())
+def filled(request: pytest.FixtureRequest, shared_collection: Any) -> Subject:
+    subject = SUBJECTS[request.param](shared_collection)
     subject.add(PASSAGES)
     return subject
 

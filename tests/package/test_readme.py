@@ -20,13 +20,16 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DO
 
 
 @pytest.mark.usefixtures("_one_thread")
-def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:
+def test_every_python_block_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path], postgres: str
+) -> None:
     from support.tiny_encoders import WORDS, encoder
     from support.tiny_language_model import bridge, chat_tokenizer, language_model
 
     monkeypatch.chdir(tmp_path)
     chunked = [[f"{word} {place}" for place in "abc"] for word in WORDS[:12]]
     given = {
+        "address": postgres,
         "embeddings": DeterministicFakeEmbedding(size=16),
         "minilm": DeterministicFakeEmbedding(size=384),
         "documents": [

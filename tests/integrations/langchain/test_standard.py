@@ -31,6 +31,15 @@ class TestStoreInFile(VectorStoreIntegrationTests):
             yield store
 
 
+class TestStoreOnPostgres(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, postgres: str) -> Iterator[VectorStore]:
+        from support.postgres import connected
+
+        with connected(postgres) as collection:
+            yield RarebitVectorStore(self.get_embeddings(), collection=collection)
+
+
 class _Retriever(RetrieversIntegrationTests):
     search_type = "similarity"
 

@@ -1,0 +1,204 @@
+"""Searches in two stages: the engine finds candidates by bits and sends their finer codes, which are scored here."""
+
+# ruff: noqa: A002 -- `filter` is the word of both frameworks
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from rarebit.arrays import Queries, Scores, Vector, VectorsLike, as_vector
+from rarebit.errors import InputError
+from rarebit.retrievers.collection import ranking
+from rarebit.retrievers.collection.arguments import as_count, as_ids, as_share
+from rarebit.retrievers.collection.filters import Filter, as_filter
+from rarebit.retrievers.collection.records import Hit, Row
+from rarebit.retrievers.collection.searching import HYBRID_CANDIDATES, MMR_CANDIDATES
+from rarebit.retrievers.engines.coding import Coding
+from rarebit.retrievers.engines.engine import Candidate
+from rarebit.retrievers.engines.handle import RemoteHandle, nearest
+from rarebit.retrievers.engines.row_operations import RemoteRows
+from rarebit.retrievers.engines.training import candidates_for
+
+Found: TypeAlias = tuple[int, Row, float, Vector]
+"""A row's number, the row, its score, and its vector."""
+
+EXACT_AT_ONCE: Final = 1024
+
+
+class RemoteSearches(RemoteRows, RemoteHandle):
+    """The searching half of a remote collection and of its tenants."""
+
+    def search(
+        self,
+        query: VectorsLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        candidates: int | None = None,
+        include_vectors: bool = False,
+    ) -> list[Hit]:
+        """Find the k rows nearest to a query vector, best first; k rows whenever k match the filter.
+
+        Args:
+            query: (dim,) numbers.
+            k: how many rows.
+            filter: which rows to search among.
+            candidates: rows that the engine finds by their bits, and that are scored here; more is slower and finds more.
+            include_vectors: put each row's vector on its hit.
+
+        Returns:
+            Hits whose score is the cosine in [-1, 1], or the inner product.
+        """
+        return self.search_many(
+            as_vector(query)[np.newaxis], k, filter=filter, candidates=candidates, include_vectors=include_vectors
+        )[0]
+
+    def search_many(
+        self,
+        queries: VectorsLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        candidates: int | None = None,
+        include_vectors: bool = False,
+    ) -> list[list[Hit]]:
+        """Search for (q, dim) queries at once, as :meth:`search` does for one: one list of hits a query."""
+        k = as_count("k", k)
+        candidates = None if candidates is None else as_count("candidates", candidates, least=1)
+        found = self._nearest(self._prepared(queries), k, as_filter(filter), candidates)
+        return [[_hit(each, include_vectors=include_vectors) for each in own] for own in found]
+
+    def scores(self, query: VectorsLike, ids: Sequence[str]) -> Scores:
+        """Score rows that are known already: (n,) float32 in the order of ids, by their finest vectors.
+
+        Raises:
+            MissingRowError: an id is not in the collection.
+        """
+        wanted = as_ids(ids)
+        prepared = self._prepared(as_vector(query)[np.newaxis])[0]
+        found: Scores = self.vectors(wanted) @ prepared if wanted else np.empty(0, np.float32)
+        return found
+
+    def search_mmr(
+        self,
+        query: VectorsLike,
+        k: int = 10,
+        *,
+        fetch_k: int = MMR_CANDIDATES,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,
+        include_vectors: bool = False,
+    ) -> list[Hit]:
+        """Choose k of the ``fetch_k`` nearest rows so that they are unlike each other (maximal marginal relevance)."""
+        k = as_count("k", k)
+        fetch_k, lambda_mult = as_count("fetch_k", fetch_k), as_share("lambda_mult", lambda_mult)
+        found = self._nearest(self._prepared(as_vector(query)[np.newaxis]), max(k, fetch_k), as_filter(filter), None)[0]
+        if not found:
+            return []
+        scores, vectors = np.array([each[2] for each in found], np.float32), np.stack([each[3] for each in found])
+        chosen = ranking.maximal_marginal_relevance(scores, vectors, k, lambda_mult)
+        return [_hit(found[place], include_vectors=include_vectors) for place in chosen]
+
+    def search_lexical(self, text: str, k: int = 10, *, filter: Filter | None = None) -> list[Hit]:
+        """Find the k rows whose texts match the words of a text best, by the engine's own measure, which is not BM25."""
+        _check_text(text)
+        found = self._engine.best_by_words(self._tenant, text, as_count("k", k), self._resolved(as_filter(filter)))
+        return [Hit(row.id, score, row.text, row.metadata) for _, row, score in found]
+
+    def search_hybrid(
+        self,
+        query: VectorsLike,
+        text: str,
+        k: int = 10,
+        *,
+        fusion: Literal["rrf", "weighted"] = "rrf",
+        alpha: float = 0.5,
+        fetch_k: int = HYBRID_CANDIDATES,
+        filter: Filter | None = None,
+        include_vectors: bool = False,
+    ) -> list[Hit]:
+        """Fuse vector search and lexical search; arguments as in :meth:`rarebit.Collection.search_hybrid`."""
+        k = as_count("k", k)
+        fetch_k, alpha = as_count("fetch_k", fetch_k), as_share("alpha", alpha)
+        _check_text(text)
+        if fusion not in ("rrf", "weighted"):
+            raise InputError(f"got fusion={fusion!r}, wanted 'rrf' or 'weighted'")
+        tree, depth = self._resolved(as_filter(filter)), max(k, fetch_k)
+        dense = self._nearest(self._prepared(as_vector(query)[np.newaxis]), depth, tree, None)[0]
+        words = self._engine.best_by_words(self._tenant, text, depth, tree)
+        known = {**{each[0]: each[1] for each in words}, **{each[0]: each[1] for each in dense}}
+        if fusion == "rrf":
+            fused = ranking.reciprocal_rank_fusion([[each[0] for each in side] for side in (dense, words)])
+        else:
+            fused = ranking.weighted_fusion({each[0]: each[2] for each in dense}, {each[0]: each[2] for each in words}, alpha)
+        best = sorted(fused.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
+        hits = [Hit(known[row_id].id, score, known[row_id].text, known[row_id].metadata) for row_id, score in best]
+        if not include_vectors or not hits:
+            return hits
+        vectors = self.vectors([hit.id for hit in hits])
+        return [Hit(hit.id, hit.score, hit.text, hit.metadata, vector) for hit, vector in zip(hits, vectors, strict=True)]
+
+    def _nearest(self, queries: Queries, k: int, tree: Filter | None, candidates: int | None) -> list[list[Found]]:
+        """Find the k best of each query."""
+        if not len(queries):
+            return []
+        tree = self._resolved(tree)
+
+        def ask(coding: Coding) -> list[list[Found]]:
+            if coding.kept.codec is None or not k:
+                return [[] for _ in queries]
+            if coding.kept.plane is None:
+                return self._exact(coding, queries, k, tree)
+            count = max(k, candidates or candidates_for(coding.kept, k, self._engine.newest))
+            planes = coding.kept.plane.encode(queries)
+            found = self._engine.candidates(self._tenant, coding.kept.generation, planes, count, tree)
+            self._engine.newest = max([self._engine.newest, *(each.row_id for own in found for each in own)])
+            return [self._scored(coding, query, k, own) for query, own in zip(queries, found, strict=True)]
+
+        return self._with_codes(ask)
+
+    def _exact(self, coding: Coding, queries: Queries, k: int, tree: Filter | None) -> list[list[Found]]:
+        """Compare a query with every row, as long as they are too few to be trained on."""
+        stored = self._engine.codes(self._tenant, coding.kept.generation, tree)
+        if not stored:
+            return [[] for _ in queries]
+        vectors = coding.vectors(stored)
+        scores = [vectors @ query for query in queries]
+        best = [nearest(own, k) for own in scores]
+        wanted = sorted({stored[place].row_id for own in best for place in own})
+        rows = self._engine.numbered(self._tenant, wanted)
+        return [
+            [
+                (row_id, rows[row_id], self._in_range(float(own[place])), vectors[place])
+                for place in places
+                if (row_id := stored[place].row_id) in rows  # and not deleted since
+            ]
+            for own, places in zip(scores, best, strict=True)
+        ]
+
+    def _scored(self, coding: Coding, query: Vector, k: int, found: Sequence[Candidate]) -> list[Found]:
+        if not found:
+            return []
+        ordered = sorted(found, key=lambda each: each.row_id)  # of equal rows the first one that was added comes first
+        vectors = coding.vectors(ordered)
+        scores = vectors @ query
+        return [
+            (ordered[place].row_id, ordered[place].read(), self._in_range(float(scores[place])), vectors[place])
+            for place in nearest(scores, k)
+        ]
+
+    def _in_range(self, score: float) -> float:
+        return min(1.0, max(-1.0, score)) if self._engine.kept().settings.metric == "cosine" else score
+
+
+def _hit(found: Found, *, include_vectors: bool) -> Hit:
+    _, row, score, vector = found
+    return Hit(row.id, score, row.text, row.metadata, vector if include_vectors else None)
+
+
+def _check_text(text: str) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"got a text of type {type(text).__name__}, wanted a string of words to look for")

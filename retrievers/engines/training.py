@@ -1,0 +1,118 @@
+"""Learning the codes of a remote collection from its own rows, and how many candidates are enough.
+
+As embedded collections do, and at the same sizes: the first time when there is enough to learn from, then whenever the
+collection has grown eightfold, up to the size of the sample that is learned from. One client trains, after its own write;
+others go on reading, and ask again with the new codes when they meet them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import numpy as np
+
+from rarebit.arrays import Vectors
+from rarebit.compressors.vectors.bit_plane import BitPlane
+from rarebit.errors import CodecError, CodecWarning, LockedError, MissingExtraError, VectorError
+from rarebit.retrievers.collection.training import GROWTH, SAMPLE_ROWS, check_unlike, learned
+from rarebit.retrievers.engines.coding import Coding, Recoder
+from rarebit.retrievers.engines.engine import UNTRAINED, Kept, RemoteEngine, StaleCodesError
+
+TARGET: Final = 0.99
+"""Of the ten best of a query, what share should be among its candidates, unless the settings say another recall."""
+
+QUERIES: Final = 200
+"""Rows of the sample that are asked for, to learn how many candidates that takes."""
+
+NEIGHBOURS: Final = 10
+FEWEST: Final = 100
+MOST: Final = 1000
+MEASURED: Final = 16_384
+"""Rows of the sample among which their neighbours are looked for, at most."""
+
+GROWING: Final = 0.5
+"""With this power of the rows grow the candidates that hold the same share of the nearest."""
+
+PER_HIT: Final = 4
+"""Candidates for each row that is wanted, at least."""
+
+
+def train_if_due(engine: RemoteEngine) -> None:
+    """Train, if a write has brought so many rows."""
+    if not engine.may_train:
+        return
+    kept = engine.kept()
+    settings = kept.settings
+    least = settings.training_minimum or max(1, settings.new_codec().training_minimum)
+    due = least if kept.generation == UNTRAINED else GROWTH * settings.trained_rows
+    if kept.generation != UNTRAINED and (not settings.has_fine_tier or due > SAMPLE_ROWS):
+        _try(engine.index_if_due)
+        return
+    if engine.count(None, most=due) < due:
+        _try(engine.index_if_due)
+        return
+    try:
+        _try(lambda: train(engine, kept, engine.count(None)))
+    except (CodecError, MissingExtraError, VectorError) as error:
+        warnings.warn(
+            f"the codec {settings.codec!r} cannot be learned from these rows ({error}). They are kept and found as before",
+            CodecWarning,
+            stacklevel=4,
+        )
+
+
+def _try(work: Callable[[], None]) -> None:
+    """Leave it to a later write where others write for longer than one waits, or train too: the rows of this one are kept."""
+    with suppress(LockedError, StaleCodesError):
+        work()
+
+
+def train(engine: RemoteEngine, kept: Kept, count: int) -> None:
+    """Learn codes and bits from a sample of the rows, encode every row in them, and measure how many candidates they need."""
+    vectors = Coding(kept).vectors(engine.sample(kept.generation, SAMPLE_ROWS))
+    check_unlike(vectors, kept.settings)
+    assert kept.codec is not None  # noqa: S101
+    settings, codec = learned(vectors, kept.settings, count, kept_as=kept.codec.name)
+    after = Kept(settings, codec=codec, plane=BitPlane.fit(vectors))
+    if engine.retrain(kept, after, Recoder(Coding(kept), Coding(after))):
+        tune(engine)
+
+
+def tune(engine: RemoteEngine) -> None:
+    """Measure, on a sample of the rows, how many candidates a search takes."""
+    kept = engine.kept(fresh=True)
+    if kept.plane is None:
+        return
+    with suppress(StaleCodesError):  # who trained meanwhile measures
+        vectors = Coding(kept).vectors(engine.sample(kept.generation, MEASURED))
+        engine.tune(enough(kept.plane, vectors, kept.settings.target_recall or TARGET), len(vectors))
+
+
+def enough(plane: BitPlane, vectors: Vectors, target: float) -> int:
+    """Measure how many rows with the fewest other bits hold the target's share of a row's nearest ones.
+
+    Args:
+        plane: the bits.
+        vectors: (n, dim) rows of the collection.
+        target: share of the nearest ten, from 0 to 1.
+    """
+    asked = np.random.default_rng(0).permutation(len(vectors))[:QUERIES]
+    scores = vectors[asked] @ vectors.T
+    scores[np.arange(len(asked)), asked] = -np.inf  # a row is not its own neighbour
+    near = np.argpartition(-scores, min(NEIGHBOURS, len(vectors) - 1) - 1, axis=1)[:, : min(NEIGHBOURS, len(vectors) - 1)]
+    codes = np.unpackbits(plane.encode(vectors), axis=1).astype(np.float32) * 2 - 1
+    agreement = codes[asked] @ codes.T
+    agreement[np.arange(len(asked)), asked] = -np.inf
+    # The place of each true neighbour among all rows by their bits; of equal ones the worst.
+    of_near = np.take_along_axis(agreement, near, axis=1)
+    places = np.stack([(agreement >= column[:, None]).sum(axis=1) for column in of_near.T], axis=1)
+    return int(np.clip(np.quantile(places, target, method="higher"), FEWEST, MOST)) if places.size else FEWEST
+
+
+def candidates_for(kept: Kept, k: int, rows: int) -> int:
+    """Say how many candidates a search for k rows takes, among about so many rows."""
+    grown = max(1.0, rows / max(1, kept.tuned_rows)) ** GROWING
+    return max(min(MOST, int((kept.candidates or FEWEST) * grown)), PER_HIT * k)

@@ -1,0 +1,39 @@
+"""``rarebit move``: a collection goes from a file to an engine, or back; nothing is embedded again."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from rarebit.retrievers.collection import Collection
+from rarebit.retrievers.engines import RemoteCollection
+from rarebit.retrievers.engines.moving import move
+
+SCHEME = "://"
+
+
+def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Move; gives the counts, and a sentence about them."""
+    with _opened(arguments.source, arguments, create=False) as source, _opened(arguments.target, arguments) as target:
+        moved = move(source, target, progress=not arguments.json)
+        where = repr(target)
+    return asdict(moved), (
+        f"{moved.rows} passages on both sides, {moved.copied} of them copied now, {moved.deleted} deleted there; checksum "
+        f"{moved.checksum}\n{where}"
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    address = "a file, or an address such as postgresql://user@host/database (the password: PGPASSWORD)"
+    parser.add_argument("source", metavar="SOURCE", help=address)
+    parser.add_argument("target", metavar="TARGET", help="likewise; made if it is not there")
+    parser.add_argument("--name", default="rarebit", help="of the collection on the engine (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _opened(place: str, arguments: argparse.Namespace, *, create: bool = True) -> Collection | RemoteCollection:
+    if SCHEME in place:
+        return Collection.connect(place, arguments.name, create=create)
+    return Collection.open(place, create=create)
