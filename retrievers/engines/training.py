@@ -33,6 +33,9 @@ MOST: Final = 1000
 MEASURED: Final = 16_384
 """Rows of the sample among which their neighbours are looked for, at most."""
 
+FEWEST_ROWS: Final = 1024
+"""From which bits are learned, also where the codec learns nothing."""
+
 GROWING: Final = 0.5
 """With this power of the rows grow the candidates that hold the same share of the nearest."""
 
@@ -46,9 +49,9 @@ def train_if_due(engine: RemoteEngine) -> None:
         return
     kept = engine.kept()
     settings = kept.settings
-    least = settings.training_minimum or max(1, settings.new_codec().training_minimum)
+    least = settings.training_minimum or max(FEWEST_ROWS, settings.new_codec().training_minimum)
     due = least if kept.generation == UNTRAINED else GROWTH * settings.trained_rows
-    if kept.generation != UNTRAINED and (not settings.has_fine_tier or due > SAMPLE_ROWS):
+    if kept.generation != UNTRAINED and (due > SAMPLE_ROWS or not _can_be_coded_again(kept)):
         _try(engine.index_if_due)
         return
     if engine.count(None, most=due) < due:
@@ -62,6 +65,11 @@ def train_if_due(engine: RemoteEngine) -> None:
             CodecWarning,
             stacklevel=4,
         )
+
+
+def _can_be_coded_again(kept: Kept) -> bool:
+    """Whether enough is kept of the vectors to learn other codes from them."""
+    return kept.settings.has_fine_tier or (kept.codec is not None and kept.codec.lossless)
 
 
 def _try(work: Callable[[], None]) -> None:

@@ -78,3 +78,13 @@ MEMBER: Final = """
 DROP_INDEX: Final = "DROP INDEX IF EXISTS {schema}.rows_plane"
 INDEX: Final = "CREATE INDEX rows_plane ON {schema}.rows USING hnsw ((plane::bit({bits})) bit_hamming_ops)"
 AT_LEAST: Final = "SELECT 1 FROM {schema}.rows OFFSET %(least)s - 1 LIMIT 1"
+KEPT: Final = "SELECT settings, generation, codec, learned, plane, candidates, tuned_rows FROM {schema}.collection"
+SETTINGS: Final = "UPDATE {schema}.collection SET settings = %(new)s"
+TUNE: Final = "UPDATE {schema}.collection SET candidates = %(candidates)s, tuned_rows = %(rows)s"
+TENANTS: Final = "SELECT tenant FROM {schema}.rows WHERE tenant <> '' GROUP BY tenant ORDER BY min(row_id)"
+SIZES: Final = """
+    SELECT CASE WHEN relkind = 'r' THEN 'tables' WHEN relname LIKE '%%plane%%' THEN 'plane_index' ELSE 'other_indexes' END,
+        sum(CASE WHEN relkind = 'r' THEN pg_table_size(oid) ELSE pg_relation_size(oid) END)
+    FROM pg_class WHERE relnamespace = to_regnamespace(%(name)s) AND relkind IN ('r', 'i') GROUP BY 1
+"""
+TO_RECODE: Final = "SELECT row_id, code, fine FROM {schema}.rows WHERE row_id > %(last)s ORDER BY row_id LIMIT %(batch)s"

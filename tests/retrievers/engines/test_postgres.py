@@ -155,6 +155,17 @@ class TestTraining:
             assert np.abs(collection.vectors(IDS[:1200]) - VECTORS[:1200]).max() < 0.01
             assert recall(collection, np.arange(1200)) >= 0.98
 
+    @pytest.mark.parametrize("codec", ["float32", "sq8", "trellis"])
+    def test_every_kind_of_codec(self, postgres: str, codec: str) -> None:
+        with connected(postgres, codec=codec) as collection:
+            for start in range(0, ROWS, 300):
+                part = slice(start, start + 300)
+                collection.add(VECTORS[part], ids=IDS[part])
+                query = VECTORS[start + 5]
+                assert collection.search(query, 1)[0].id == str(start + 5)
+            assert collection.stats().trained
+            assert recall(collection, np.arange(ROWS)) >= 0.97
+
     def test_copies_cannot_be_learned_from(self, collection: Any) -> None:
         with pytest.warns(UserWarning, match="cannot be learned"):
             collection.add(np.tile(VECTORS[:2], (600, 1)))

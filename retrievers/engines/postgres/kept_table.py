@@ -1,0 +1,163 @@
+"""What holds for all rows of a collection in PostgreSQL: its settings, codec and bits, in a table with one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from rarebit.compressors.vectors import restore_codec
+from rarebit.compressors.vectors.bit_plane import BitPlane
+from rarebit.compressors.vectors.codec import SearchableCodec
+from rarebit.compressors.vectors.exact import Exact
+from rarebit.errors import CollectionNotFoundError, DamagedFileError, InputError, SettingsError
+from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings, reconciled
+from rarebit.retrievers.engines.engine import UNTRAINED, Kept, StaleCodesError
+from rarebit.retrievers.engines.postgres import schema, statements
+from rarebit.retrievers.engines.postgres.connections import Connection
+from rarebit.retrievers.engines.postgres.runner import Runner
+
+
+class KeptTable:
+    """Reads and writes the one line, and remembers what it said last.
+
+    Args:
+        runner: of the collection's statements.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        """Know nothing yet."""
+        self._runner = runner
+        self.may_write = False
+        """Whether the role may change the line."""
+        self._seen = Kept(Settings())
+
+    def agree(self, asked: Mapping[str, Any], *, create: bool, partitions: int) -> None:
+        """Agree on the settings with the collection, or make it.
+
+        Raises:
+            CollectionNotFoundError: there is none, and none is to be made.
+            SettingsError, FingerprintError: it was made with other settings, or by another model.
+        """
+        name = self._runner.name
+        first = Settings(**{key: value for key, value in asked.items() if value is not None})
+
+        def agree(connection: Connection) -> None:
+            if not schema.exists(connection, name):
+                if not create:
+                    raise CollectionNotFoundError(
+                        f"there is no collection {self._runner.where}, wanted one that exists: leave out create=False"
+                    )
+                schema.create(connection, name, json.dumps(asdict(first)), first.tokenizer, partitions)
+            table = f"{self._runner.schema}.collection"
+            self.may_write = connection.execute("SELECT has_table_privilege(%s, 'UPDATE')", (table,)).fetchone() == (True,)
+            self._reconcile(connection, asked)
+
+        self._runner.in_transaction(agree, lock=False)
+        self.read()
+
+    def check_fingerprint(self, fingerprint: EmbeddingFingerprint) -> None:
+        """Check, and complete, the fingerprint of the embedding model."""
+        self._runner.in_transaction(lambda connection: self._reconcile(connection, {"fingerprint": fingerprint}), lock=False)
+        self.read()
+
+    def _reconcile(self, connection: Connection, asked: Mapping[str, Any]) -> None:
+        kept = self._settings(connection)
+        agreed = reconciled(kept, asked, self._runner.where)
+        if agreed != kept and self.may_write:
+            self._save(connection, agreed)
+
+    def fix_dimension(self, dim: int) -> None:
+        """Fix the dimension, unless somebody else did."""
+
+        def fix(connection: Connection) -> None:
+            settings = self._settings(connection)
+            if settings.dim is None:
+                self._save(connection, replace(settings, dim=dim))
+
+        self._runner.in_transaction(fix, alone=True)
+        self.read()
+
+    def adopt(self, kept: Kept) -> None:
+        """Take over settings, codec and bits from elsewhere, while there are no rows."""
+
+        def adopt(connection: Connection) -> None:
+            if self._runner.run(connection, statements.AT_LEAST, {"least": 1}).fetchone() is not None:
+                raise SettingsError(f"{self._runner.where} has rows, wanted an empty collection to take over codes")
+            if kept.plane is None:
+                self._save(connection, kept.settings)
+            else:
+                self.write(connection, kept)
+
+        self._runner.in_transaction(adopt, alone=True)
+        self.read()
+
+    def write(self, connection: Connection, kept: Kept) -> None:
+        """Write what a training has learned, under a new generation."""
+        if kept.codec is None or kept.plane is None:
+            raise InputError("got a training without a codec or bits, wanted both")
+        told = {
+            "settings": json.dumps(asdict(kept.settings)),
+            "codec": json.dumps({"name": kept.codec.name, "config": kept.codec.config}),
+            "learned": kept.codec.learned(),
+            "plane": kept.plane.learned(),
+        }
+        self._runner.run(connection, statements.TAKE_OVER, told)
+
+    def tune(self, candidates: int, rows: int) -> None:
+        """Remember how many candidates are enough."""
+        self._runner.call(
+            lambda connection: self._runner.run(connection, statements.TUNE, {"candidates": candidates, "rows": rows})
+        )
+        self.read()
+
+    def check(self, connection: Connection, generation: int) -> None:
+        """Raise StaleCodesError if there was a training since a generation."""
+        found = self._runner.run(connection, "SELECT generation FROM {schema}.collection").fetchone()
+        if found != (generation,):
+            raise StaleCodesError
+
+    def is_indexed(self, connection: Connection) -> bool:
+        """Whether there is an index over the bits."""
+        found = connection.execute("SELECT to_regclass(%s)", (f"{self._runner.schema}.rows_plane",)).fetchone()
+        return bool(found != (None,))
+
+    @property
+    def seen(self) -> Kept:
+        """What the line said last."""
+        return self._seen
+
+    def read(self) -> Kept:
+        """Read the line.
+
+        Raises:
+            DamagedFileError: the codec cannot be read.
+        """
+
+        def read(connection: Connection) -> tuple[Any, ...]:
+            return *self._runner.run(connection, statements.KEPT).fetchone(), self.is_indexed(connection)
+
+        stored, generation, codec, learned, plane, candidates, tuned_rows, indexed = self._runner.call(read)
+        settings = _settings(stored)
+        if settings.dim is None:
+            self._seen = Kept(settings)
+        elif generation == UNTRAINED:
+            self._seen = Kept(settings, UNTRAINED, Exact().with_dim(settings.dim))
+        else:
+            restored = restore_codec(codec["name"], dim=settings.dim, config=codec["config"], learned=learned)
+            if not isinstance(restored, SearchableCodec):
+                raise DamagedFileError(f"the codec {codec['name']!r} of {self._runner.where} cannot be searched")
+            self._seen = Kept(settings, generation, restored, BitPlane.restore(plane), candidates, tuned_rows, indexed)
+        return self._seen
+
+    def _settings(self, connection: Connection) -> Settings:
+        (stored,) = self._runner.run(connection, "SELECT settings FROM {schema}.collection").fetchone()
+        return _settings(stored)
+
+    def _save(self, connection: Connection, settings: Settings) -> None:
+        self._runner.run(connection, statements.SETTINGS, {"new": json.dumps(asdict(settings))})
+
+
+def _settings(stored: dict[str, Any]) -> Settings:
+    return Settings(**{**stored, "fingerprint": EmbeddingFingerprint(**stored["fingerprint"])})
