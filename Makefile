@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check format bench bench-codecs bench-one-token bench-relevance bench-situated bench-stores bench-tenants wheel clean
+.PHONY: demo test check format bench bench-codecs bench-engines bench-one-token bench-relevance bench-situated bench-stores bench-tenants wheel clean
 
 demo: $(VENV)/.runs
 	$(BIN)/rarebit demo $(ARGS)
@@ -38,6 +38,11 @@ wheel: $(VENV)/.develops
 bench-codecs: $(VENV)/.runs
 	$(PIP) --group bench
 	$(BIN)/python -m rarebit.cookbook.benchmarks.codecs --data $(DATA) $(ARGS)
+
+# make bench-engines DATA=folder-of-collections
+bench-engines: $(VENV)/.develops
+	$(PIP) --group bench
+	$(BIN)/python -m rarebit.cookbook.benchmarks.engines --data $(DATA) $(ARGS)
 
 # make bench-one-token DATA=folder-of-collections; hours for everything, minutes with ARGS=--quick
 bench-one-token: $(VENV)/.runs

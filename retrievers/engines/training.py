@@ -36,8 +36,9 @@ MEASURED: Final = 16_384
 FEWEST_ROWS: Final = 1024
 """From which bits are learned, also where the codec learns nothing."""
 
-GROWING: Final = 0.5
-"""With this power of the rows grow the candidates that hold the same share of the nearest."""
+GROWING: Final = 0.1
+"""With this power of the rows grow the candidates that hold the same share of the nearest: for .99 of MiniLM's, 254 of 8,000
+rows, 261 of 32,000, 293 of 200,000."""
 
 PER_HIT: Final = 4
 """Candidates for each row that is wanted, at least."""
