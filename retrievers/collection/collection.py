@@ -142,10 +142,11 @@ class Collection(RowOperations, Searches):
         timeout: float = LOCK_TIMEOUT,
         partitions: int = 0,
     ) -> RemoteCollection:
-        """Connect to a collection on a database server; make it on first use. Its methods are those of an embedded one.
+        """Connect to a collection on a database server; make it on first use.
 
-        Rows are searched in two stages: the server finds candidates by the Hamming distance of learned bits, and sends their
-        codes, by which they are scored here.
+        Its methods are those of an embedded one, and what a server cannot is an error that says so. Rows are searched in two
+        stages: the server finds candidates by the Hamming distance of learned bits, and sends their codes, by which they are
+        scored here.
 
         Args:
             url: ``postgresql://user@host:5432/database``, a PostgreSQL database with the extension pgvector 0.8 or later. A

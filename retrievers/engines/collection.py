@@ -107,6 +107,23 @@ class RemoteCollection(RemoteSearches):
         del overwrite
         raise _no_file(self._engine, path)
 
+    def recompress(self, **given: Any) -> Stats:
+        """Raise: other codes need another collection here; :meth:`train` learns the same ones anew."""
+        raise EngineLimitError(
+            f"got recompress({', '.join(given)}) for {self._engine.where}, wanted train(), or a move into a new collection"
+        )
+
+    def check(self, **given: Any) -> list[str]:
+        """Raise: looking for damage is the engine's own business."""
+        del given
+        raise EngineLimitError(f"{self._engine.kind} looks for damage by its own means, wanted an embedded collection to check")
+
+    def compact(self) -> int:
+        """Raise: space is the engine's own business."""
+        raise EngineLimitError(
+            f"{self._engine.kind} gives space back by its own means, wanted an embedded collection to compact"
+        )
+
     def close(self) -> None:
         """Close the connections; further calls raise ClosedError."""
         self._engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from rarebit.retrievers.collection.arguments import as_count, as_seconds
 from rarebit.retrievers.engines.collection import RemoteCollection
 
 SCHEMES: Final = ("postgresql", "postgres")
+
+_SCHEME: Final = re.compile(r"([a-z+]{1,20})://")
 
 
 def connect(
@@ -27,16 +30,17 @@ def connect(
         timeout: seconds to wait.
         partitions: of the table of rows.
     """
-    scheme = url.partition("://")[0] if isinstance(url, str) else type(url).__name__
-    if scheme not in SCHEMES:
-        raise InputError(f"got an address that begins with {scheme!r}, wanted one of {[f'{each}://' for each in SCHEMES]}")
+    begins = _SCHEME.match(url) if isinstance(url, str) else None
+    if begins is None or begins[1] not in SCHEMES:
+        shown = "another one" if begins is None else repr(begins[0])  # no more of it: a password may stand there
+        raise InputError(f"got {shown} as an address, wanted one that begins with {[f'{each}://' for each in SCHEMES]}")
     for module in ("psycopg", "psycopg_pool"):
         require(module, "postgres")
     from rarebit.retrievers.engines.postgres.connections import Connections
     from rarebit.retrievers.engines.postgres.engine import PostgresEngine
 
     engine = PostgresEngine(
-        Connections(url, as_seconds("timeout", timeout)),
+        Connections(url, as_seconds("timeout", timeout), read_only=read_only),
         name,
         asked,
         create=create and not read_only,

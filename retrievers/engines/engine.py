@@ -110,7 +110,11 @@ class RemoteEngine(ABC):
 
     @abstractmethod
     def delete(self, tenant: str, tree: Filter | None) -> int:
-        """Delete what matches; returns how many rows."""
+        """Delete what matches; returns how many rows.
+
+        Raises:
+            EngineUnreachableError: the connection broke meanwhile, and nobody knows whether they are gone.
+        """
 
     @abstractmethod
     def count(self, tenant: str | None, tree: Filter | None = None, *, most: int | None = None) -> int:
@@ -119,10 +123,6 @@ class RemoteEngine(ABC):
     @abstractmethod
     def rows(self, tenant: str, tree: Filter | None, *, after: int = 0, limit: int | None = None) -> list[tuple[int, Row]]:
         """Give rows that match in the order of insertion, with their numbers, which rise with it."""
-
-    @abstractmethod
-    def numbered(self, tenant: str, row_ids: Sequence[int]) -> dict[int, Row]:
-        """Give rows by their numbers; those that are gone are missing."""
 
     @abstractmethod
     def numbers(self, tenant: str) -> list[int]:
@@ -151,6 +151,10 @@ class RemoteEngine(ABC):
     @abstractmethod
     def candidates(self, tenant: str, generation: int, planes: Codes, count: int, tree: Filter | None) -> list[list[Candidate]]:
         """Give, for each of (q, bits / 8) queries, the ``count`` rows with the fewest other bits, or all that match."""
+
+    @abstractmethod
+    def everything(self, tenant: str, generation: int, tree: Filter | None) -> list[Candidate]:
+        """Give all rows that match, in the order of insertion: before there are bits, they are few."""
 
     @abstractmethod
     def best_by_words(self, tenant: str, text: str, k: int, tree: Filter | None) -> list[tuple[int, Row, float]]:

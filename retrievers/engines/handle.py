@@ -31,8 +31,9 @@ class RemoteHandle:
     def _with_codes(self, ask: Callable[[Coding], Answer]) -> Answer:
         """Ask with the codes of the last training that is known, and again if there was another meanwhile."""
         for _ in range(TRAININGS):
+            kept = self._engine.kept()
             try:
-                return ask(Coding(self._engine.kept()))
+                return ask(Coding(self._engine.kept(fresh=True) if kept.settings.dim is None else kept))
             except StaleCodesError:
                 self._engine.kept(fresh=True)
         raise EngineError(f"{self._engine.where} was trained again and again meanwhile: try again")

@@ -4,19 +4,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from rarebit.arrays import Vectors, VectorsLike
-from rarebit.errors import EngineLimitError, InputError, MissingRowError, ReadOnlyError
+from rarebit.errors import CodecWarning, CollectionError, EngineLimitError, InputError, MissingRowError, ReadOnlyError
 from rarebit.retrievers.collection.arguments import as_count, as_ids
 from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter, matches_everything
 from rarebit.retrievers.collection.ingest import Batch, check_unique, without_vectors
 from rarebit.retrievers.collection.records import Row
-from rarebit.retrievers.collection.row_operations import Handling
+from rarebit.retrievers.collection.row_operations import HANDLINGS, Handling
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
 from rarebit.retrievers.engines import training
 from rarebit.retrievers.engines.coding import Coding
@@ -62,6 +64,8 @@ class RemoteRows(RemoteHandle):
         A connection that breaks meanwhile is made again, and so is the call: the rows are the same.
         """
         self._check_writable()
+        if near_duplicates not in (None, *HANDLINGS):
+            raise InputError(f"got near_duplicates={near_duplicates!r}, wanted one of {list(HANDLINGS)}")
         if near_duplicates == "skip":
             raise EngineLimitError(
                 f"got near_duplicates='skip', which {self._engine.kind} cannot do: use near_duplicates.unique"
@@ -72,9 +76,7 @@ class RemoteRows(RemoteHandle):
             return []
         check_unique(batch.ids)
         if self._engine.kept().settings.dim is None:
-            dim = self._engine.fix_dimension(batch.dim).settings.dim
-            batch = Batch.of(vectors, texts, metadatas, list(batch.ids), self._engine.kept().settings)
-            assert dim == batch.dim  # noqa: S101 -- Batch.of has checked it
+            batch = replace(batch, settings=self._engine.fix_dimension(batch.dim).settings)
 
         def put(coding: Coding) -> None:
             with tqdm(total=len(batch.ids), desc="adding", unit="row", disable=not progress) as bar:
@@ -89,7 +91,10 @@ class RemoteRows(RemoteHandle):
                 self._engine.put(self._tenant, coding.kept.generation, encoded)
 
         self._with_codes(put)
-        training.train_if_due(self._engine)
+        try:
+            training.train_if_due(self._engine)
+        except CollectionError as error:  # the rows are kept
+            warnings.warn(f"the rows were added, but not learned from ({error})", CodecWarning, stacklevel=2)
         return list(batch.ids)
 
     def stand_ins(self, texts: Sequence[str], ids: Sequence[str]) -> list[str]:
@@ -102,7 +107,7 @@ class RemoteRows(RemoteHandle):
         Raises:
             FingerprintError: it is another model.
         """
-        self._engine.check_fingerprint(EmbeddingFingerprint.of(fingerprint))
+        self._engine.check_fingerprint(EmbeddingFingerprint.of(fingerprint))  # read-only handles only check
 
     def get(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> list[Row]:
         """Read rows by their ids, in that order, leaving out the missing; or all that match a filter; or both at once."""

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
 from rarebit.arrays import Queries, Scores, Vector, VectorsLike, as_vector
-from rarebit.errors import InputError
+from rarebit.errors import EngineLimitError, InputError
 from rarebit.retrievers.collection import ranking
 from rarebit.retrievers.collection.arguments import as_count, as_ids, as_share
 from rarebit.retrievers.collection.filters import Filter, as_filter
@@ -25,7 +26,8 @@ from rarebit.retrievers.engines.training import candidates_for
 Found: TypeAlias = tuple[int, Row, float, Vector]
 """A row's number, the row, its score, and its vector."""
 
-EXACT_AT_ONCE: Final = 1024
+AT_ONCE: Final = 32
+"""Queries whose candidates are in memory together."""
 
 
 class RemoteSearches(RemoteRows, RemoteHandle):
@@ -39,6 +41,7 @@ class RemoteSearches(RemoteRows, RemoteHandle):
         filter: Filter | None = None,
         candidates: int | None = None,
         include_vectors: bool = False,
+        explain: Literal[False] = False,
     ) -> list[Hit]:
         """Find the k rows nearest to a query vector, best first; k rows whenever k match the filter.
 
@@ -48,10 +51,16 @@ class RemoteSearches(RemoteRows, RemoteHandle):
             filter: which rows to search among.
             candidates: rows that the engine finds by their bits, and that are scored here; more is slower and finds more.
             include_vectors: put each row's vector on its hit.
+            explain: only embedded collections can say how a search was done.
 
         Returns:
             Hits whose score is the cosine in [-1, 1], or the inner product.
+
+        Raises:
+            EngineLimitError: with ``explain``.
         """
+        if explain:
+            raise EngineLimitError(f"got explain=True, which {self._engine.kind} cannot: ask it for the plan of the statement")
         return self.search_many(
             as_vector(query)[np.newaxis], k, filter=filter, candidates=candidates, include_vectors=include_vectors
         )[0]
@@ -138,8 +147,15 @@ class RemoteSearches(RemoteRows, RemoteHandle):
         hits = [Hit(known[row_id].id, score, known[row_id].text, known[row_id].metadata) for row_id, score in best]
         if not include_vectors or not hits:
             return hits
-        vectors = self.vectors([hit.id for hit in hits])
-        return [Hit(hit.id, hit.score, hit.text, hit.metadata, vector) for hit, vector in zip(hits, vectors, strict=True)]
+        vectors = {each[1].id: each[3] for each in dense}
+        by_words = [hit.id for hit in hits if hit.id not in vectors]
+        vectors |= self._with_codes(lambda coding: self._vectors_there(coding, by_words))
+        return [replace(hit, vector=vectors.get(hit.id)) for hit in hits]
+
+    def _vectors_there(self, coding: Coding, ids: Sequence[str]) -> dict[str, Vector]:
+        """Give the vectors of those rows that have not been deleted since."""
+        found = self._engine.codes_of(self._tenant, coding.kept.generation, ids) if ids else {}
+        return dict(zip(found, coding.vectors(list(found.values())), strict=True)) if found else {}
 
     def _nearest(self, queries: Queries, k: int, tree: Filter | None, candidates: int | None) -> list[list[Found]]:
         """Find the k best of each query."""
@@ -151,33 +167,19 @@ class RemoteSearches(RemoteRows, RemoteHandle):
             if coding.kept.codec is None or not k:
                 return [[] for _ in queries]
             if coding.kept.plane is None:
-                return self._exact(coding, queries, k, tree)
+                every = self._engine.everything(self._tenant, coding.kept.generation, tree)
+                return [self._scored(coding, query, k, every) for query in queries]
             count = max(k, candidates or candidates_for(coding.kept, k, self._engine.newest))
-            planes = coding.kept.plane.encode(queries)
-            found = self._engine.candidates(self._tenant, coding.kept.generation, planes, count, tree)
-            self._engine.newest = max([self._engine.newest, *(each.row_id for own in found for each in own)])
-            return [self._scored(coding, query, k, own) for query, own in zip(queries, found, strict=True)]
+            scored: list[list[Found]] = []
+            for start in range(0, len(queries), AT_ONCE):
+                part = queries[start : start + AT_ONCE]
+                planes = coding.kept.plane.encode(part)
+                found = self._engine.candidates(self._tenant, coding.kept.generation, planes, count, tree)
+                self._engine.newest = max([self._engine.newest, *(each.row_id for own in found for each in own)])
+                scored += [self._scored(coding, query, k, own) for query, own in zip(part, found, strict=True)]
+            return scored
 
         return self._with_codes(ask)
-
-    def _exact(self, coding: Coding, queries: Queries, k: int, tree: Filter | None) -> list[list[Found]]:
-        """Compare a query with every row, as long as they are too few to be trained on."""
-        stored = self._engine.codes(self._tenant, coding.kept.generation, tree)
-        if not stored:
-            return [[] for _ in queries]
-        vectors = coding.vectors(stored)
-        scores = [vectors @ query for query in queries]
-        best = [nearest(own, k) for own in scores]
-        wanted = sorted({stored[place].row_id for own in best for place in own})
-        rows = self._engine.numbered(self._tenant, wanted)
-        return [
-            [
-                (row_id, rows[row_id], self._in_range(float(own[place])), vectors[place])
-                for place in places
-                if (row_id := stored[place].row_id) in rows  # and not deleted since
-            ]
-            for own, places in zip(scores, best, strict=True)
-        ]
 
     def _scored(self, coding: Coding, query: Vector, k: int, found: Sequence[Candidate]) -> list[Found]:
         if not found:

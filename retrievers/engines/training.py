@@ -1,8 +1,8 @@
 """Learning the codes of a remote collection from its own rows, and how many candidates are enough.
 
-As embedded collections do, and at the same sizes: the first time when there is enough to learn from, then whenever the
-collection has grown eightfold, up to the size of the sample that is learned from. One client trains, after its own write;
-others go on reading, and ask again with the new codes when they meet them.
+As embedded collections do: the first time when there is enough to learn from, then when the collection has grown eightfold, as
+long as it is small; later on request, since writers wait while every row is encoded anew. One client trains, after its own
+write; others go on reading, and ask again with the new codes when they meet them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ MOST: Final = 1000
 MEASURED: Final = 16_384
 """Rows of the sample among which their neighbours are looked for, at most."""
 
+AUTOMATIC: Final = 10_000
+"""Rows up to which a collection is trained by itself."""
+
 FEWEST_ROWS: Final = 1024
 """From which bits are learned, also where the codec learns nothing."""
 
@@ -52,7 +55,7 @@ def train_if_due(engine: RemoteEngine) -> None:
     settings = kept.settings
     least = settings.training_minimum or max(FEWEST_ROWS, settings.new_codec().training_minimum)
     due = least if kept.generation == UNTRAINED else GROWTH * settings.trained_rows
-    if kept.generation != UNTRAINED and (due > SAMPLE_ROWS or not _can_be_coded_again(kept)):
+    if kept.generation != UNTRAINED and (due > AUTOMATIC or not _can_be_coded_again(kept)):
         _try(engine.index_if_due)
         return
     if engine.count(None, most=due) < due:
@@ -86,13 +89,15 @@ def train(engine: RemoteEngine, kept: Kept, count: int) -> None:
     assert kept.codec is not None  # noqa: S101
     settings, codec = learned(vectors, kept.settings, count, kept_as=kept.codec.name)
     after = Kept(settings, codec=codec, plane=BitPlane.fit(vectors))
-    if engine.retrain(kept, after, Recoder(Coding(kept), Coding(after))):
+    engine.retrain(kept, after, Recoder(Coding(kept), Coding(after)))
+    if not engine.kept(fresh=True).candidates:  # nobody was faster
         tune(engine)
+    engine.index_if_due()
 
 
 def tune(engine: RemoteEngine) -> None:
     """Measure, on a sample of the rows, how many candidates a search takes."""
-    kept = engine.kept(fresh=True)
+    kept = engine.kept()
     if kept.plane is None:
         return
     with suppress(StaleCodesError):  # who trained meanwhile measures
@@ -108,6 +113,8 @@ def enough(plane: BitPlane, vectors: Vectors, target: float) -> int:
         vectors: (n, dim) rows of the collection.
         target: share of the nearest ten, from 0 to 1.
     """
+    if len(vectors) < 2:
+        return FEWEST
     asked = np.random.default_rng(0).permutation(len(vectors))[:QUERIES]
     scores = vectors[asked] @ vectors.T
     scores[np.arange(len(asked)), asked] = -np.inf  # a row is not its own neighbour

@@ -15,8 +15,11 @@ SCHEME = "://"
 
 def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Move; gives the counts, and a sentence about them."""
-    with _opened(arguments.source, arguments, create=False) as source, _opened(arguments.target, arguments) as target:
-        moved = move(source, target, progress=not arguments.json)
+    with (
+        _opened(arguments.source, arguments.name, create=False) as source,
+        _opened(arguments.target, arguments.name, tokenizer=source.settings.tokenizer) as target,
+    ):
+        moved = move(source, target, overwrite=arguments.overwrite, progress=not arguments.json)
         where = repr(target)
     return asdict(moved), (
         f"{moved.rows} passages on both sides, {moved.copied} of them copied now, {moved.deleted} deleted there; checksum "
@@ -30,10 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help=address)
     parser.add_argument("target", metavar="TARGET", help="likewise; made if it is not there")
     parser.add_argument("--name", default="rarebit", help="of the collection on the engine (default: %(default)s)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace and delete rows of the target that the source has not"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _opened(place: str, arguments: argparse.Namespace, *, create: bool = True) -> Collection | RemoteCollection:
+def _opened(place: str, name: str, *, create: bool = True, tokenizer: str | None = None) -> Collection | RemoteCollection:
     if SCHEME in place:
-        return Collection.connect(place, arguments.name, create=create)
-    return Collection.open(place, create=create)
+        return Collection.connect(place, name, create=create, tokenizer=tokenizer)
+    return Collection.open(place, create=create, tokenizer=tokenizer)

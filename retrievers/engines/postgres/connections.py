@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
-from psycopg import errors
+from psycopg import IsolationLevel, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
@@ -21,6 +21,7 @@ from rarebit.errors import (
     InputError,
     LockedError,
     RarebitError,
+    ReadOnlyError,
     StorageFullError,
 )
 
@@ -34,14 +35,25 @@ TRIES: Final = 3
 LONGEST_TO_CONNECT: Final = 10
 """Seconds."""
 
-SECRETS: Final = ("password", "passfile", "sslpassword", "sslkey", "oauth_client_secret")
-"""Parts of a connection string that nobody is shown."""
+SHOWN: Final = ("host", "hostaddr", "port", "dbname", "user", "service")
+"""Parts of an address that messages show."""
 
-_AGAIN: Final = (errors.DeadlockDetected, errors.SerializationFailure, errors.AdminShutdown, errors.CrashShutdown)
+SECRETS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
+"""Parts of an address that are not pickled."""
+
+SETTINGS: Final = {
+    "search_path": "pg_catalog, pg_temp",  # what somebody else puts into public must not stand for the server's own
+    "hnsw.iterative_scan": "strict_order",
+    "hnsw.max_scan_tuples": "1000000",
+    "hnsw.scan_mem_multiplier": "64",
+}
+"""Of every connection."""
+
 _REFUSALS: Final = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
 """Of a server that is there and lets nobody in: it says so in words alone."""
 
-_DENIED: Final = (errors.InvalidPassword, errors.InvalidAuthorizationSpecification, errors.InsufficientPrivilege)
+_BREAKING: Final = ("08", "57P", "40")
+"""How the codes of errors begin after which a call may be made again."""
 
 
 class Connections:
@@ -49,13 +61,14 @@ class Connections:
 
     Args:
         url: ``postgresql://user:password@host:port/database``, or a connection string of libpq.
-        timeout: seconds to wait for the server, and for other writers.
+        timeout: seconds to wait for the server to let one in, and for other writers.
+        read_only: let the server itself refuse every write.
 
     Raises:
         InputError: the address cannot be read.
     """
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, *, read_only: bool = False) -> None:
         """Read the address; nothing is connected yet."""
         try:
             parts = conninfo_to_dict(url)
@@ -64,40 +77,56 @@ class Connections:
             raise InputError(
                 "got an address that PostgreSQL cannot read, wanted one such as postgresql://user@host:5432/database"
             ) from None
-        self.timeout = timeout
-        self.where = make_conninfo("", **{key: value for key, value in parts.items() if key not in SECRETS})
+        self.timeout, self.read_only = timeout, read_only
+        self.where = make_conninfo("", **{key: value for key, value in parts.items() if key in SHOWN})
+        self._kept = make_conninfo("", **{key: value for key, value in parts.items() if key not in SECRETS})
         self._url = url
         self._closed = self._reached = False
         self._pool, self._owner = self._new_pool(), os.getpid()
 
     def _new_pool(self) -> ConnectionPool[Connection]:
-        wait = max(1, round(self.timeout))
+        patience = self._patience
+        alive = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 1000 * patience}
         return ConnectionPool(
             self._url,
-            kwargs={
-                "autocommit": True,
-                "connect_timeout": self._patience,
-                "options": f"-c lock_timeout={wait * 1000} -c hnsw.iterative_scan=strict_order -c hnsw.max_scan_tuples=1000000",
-                "application_name": "rarebit",
-            },
+            kwargs={"autocommit": True, "connect_timeout": patience, "application_name": "rarebit", **alive},
+            configure=self._configure,
             min_size=0,
             max_size=MOST_CONNECTIONS,
-            timeout=self.timeout,
-            reconnect_timeout=self.timeout,
+            timeout=max(1.0, self.timeout),
+            reconnect_timeout=max(1.0, self.timeout),
             open=False,
         )
 
-    def call(self, work: Callable[[Connection], Answer]) -> Answer:
-        """Do something with a connection, again where that is safe and may help: what is given must be the same when repeated.
+    def _configure(self, connection: Connection) -> None:
+        connection.isolation_level = IsolationLevel.READ_COMMITTED  # a writer that waited sees what it waited for
+        wait = f"{max(1, round(1000 * self.timeout))}ms"
+        wanted = {**SETTINGS, "lock_timeout": wait, "default_transaction_read_only": "on" if self.read_only else "off"}
+        for name, value in wanted.items():
+            connection.execute("SELECT pg_catalog.set_config(%s::text, %s::text, false)", (name, value))
+
+    def call(self, work: Callable[[Connection], Answer], *, repeatable: bool = True) -> Answer:
+        """Do something with a connection; again if the connection broke.
+
+        Args:
+            work: to do.
+            repeatable: whether it gives the same when it was done before without anybody being told; otherwise it is only tried
+                again before it has begun.
 
         Raises:
             ClosedError, EngineUnreachableError, AccessError, LockedError, StorageFullError, EngineError: what went wrong.
         """
         for left in reversed(range(TRIES)):
+            begun = False
             try:
                 with translated(self.where), self._connection() as connection:
+                    if not repeatable:
+                        connection.execute("SELECT 1")
+                        begun = True
                     return work(connection)
-            except _BrokenError as error:
+            except BrokenError as error:
+                if begun:
+                    raise EngineUnreachableError(f"{error.shown}; whether it was done is unknown: look") from error.__cause__
                 if not left:
                     raise error.shown from error.__cause__
                 if self._reached:
@@ -120,7 +149,7 @@ class Connections:
 
     @property
     def _patience(self) -> int:
-        return min(max(1, round(self.timeout)), LONGEST_TO_CONNECT)
+        return min(max(2, round(self.timeout)), LONGEST_TO_CONNECT)
 
     def close(self) -> None:
         """Close every connection."""
@@ -128,24 +157,20 @@ class Connections:
         if self._owner == os.getpid():
             self._pool.close()
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether it was closed."""
-        return self._closed
-
     def __getstate__(self) -> dict[str, Any]:
         """Pickle where, without the credentials: libpq finds them again in PGPASSWORD or in its password file."""
-        return {"url": self.where, "timeout": self.timeout}
+        return {"url": self._kept, "timeout": self.timeout, "read_only": self.read_only}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin anew."""
         self.__init__(**state)  # type: ignore[misc]
 
 
-class _BrokenError(Exception):
+class BrokenError(Exception):
     """A call that may be made again; ``shown`` is the error if it does not help."""
 
     def __init__(self, shown: RarebitError) -> None:
+        """Keep what to show."""
         super().__init__(str(shown))
         self.shown = shown
 
@@ -160,25 +185,32 @@ def translated(where: str) -> Iterator[None]:
             f"got no connection to PostgreSQL at {where!r} in time ({_said(error)}): it has gone away, or all its connections "
             "are in use"
         ) from None
-    except _AGAIN as error:
-        raise _BrokenError(EngineError(_said(error))) from error
-    except _DENIED as error:
+    except (errors.InvalidPassword, errors.InvalidAuthorizationSpecification, errors.InsufficientPrivilege) as error:
         raise AccessError(f"PostgreSQL at {where!r} refuses ({_said(error)}): ask with a role that may") from error
     except errors.LockNotAvailable as error:
         raise LockedError(f"another writer was busy for too long ({_said(error)}): try again, or raise timeout") from error
-    except errors.DiskFull as error:
-        raise StorageFullError(f"the server's disk is full ({_said(error)}): make room there; nothing was changed") from error
+    except errors.ReadOnlySqlTransaction as error:
+        raise ReadOnlyError(f"PostgreSQL at {where!r} is read only here ({_said(error)}): connect without read_only") from error
+    except (errors.DiskFull, errors.ConfigurationLimitExceeded) as error:
+        raise StorageFullError(f"the server has no room left ({_said(error)}): make room there; nothing was changed") from error
     except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
         raise CollectionNotFoundError(f"the collection is not there any more ({_said(error)}): somebody dropped it") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except psycopg.Error as error:
+        if not _is_broken(error):
+            raise EngineError(f"PostgreSQL at {where!r} could not do it ({_said(error)})") from error
         said = _said(error)
-        if any(word in said for word in _REFUSALS):
+        if error.sqlstate is None and any(word in said for word in _REFUSALS):
             raise AccessError(f"PostgreSQL at {where!r} lets nobody in ({said}): check user and password") from None
-        raise _BrokenError(
+        raise BrokenError(
             EngineUnreachableError(f"there is no connection to PostgreSQL at {where!r} ({said}): is it running there?")
         ) from error
-    except psycopg.Error as error:
-        raise EngineError(f"PostgreSQL at {where!r} could not do it ({_said(error)})") from error
+
+
+def _is_broken(error: psycopg.Error) -> bool:
+    """Whether an error is the connection's, or the server's own business, and not that of what was asked."""
+    if error.sqlstate is not None:
+        return error.sqlstate.startswith(_BREAKING)
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
 def _said(error: BaseException) -> str:

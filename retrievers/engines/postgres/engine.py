@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -17,7 +18,7 @@ from rarebit.arrays import Codes
 from rarebit.errors import InputError
 from rarebit.retrievers.collection.filters import Filter, Ids
 from rarebit.retrievers.collection.records import Row
-from rarebit.retrievers.collection.settings import EmbeddingFingerprint
+from rarebit.retrievers.collection.settings import CHANGEABLE, EmbeddingFingerprint
 from rarebit.retrievers.engines.engine import (
     Candidate,
     Kept,
@@ -29,7 +30,7 @@ from rarebit.retrievers.engines.engine import (
 )
 from rarebit.retrievers.engines.postgres import schema, statements
 from rarebit.retrievers.engines.postgres.connections import Connection, Connections
-from rarebit.retrievers.engines.postgres.escaping import escaped, unescaped
+from rarebit.retrievers.engines.postgres.escaping import ESCAPED, escaped, unescaped
 from rarebit.retrievers.engines.postgres.filters import Condition
 from rarebit.retrievers.engines.postgres.kept_table import KeptTable
 from rarebit.retrievers.engines.postgres.runner import Runner
@@ -37,6 +38,11 @@ from rarebit.retrievers.engines.postgres.runner import Runner
 Answer = TypeVar("Answer")
 
 LONGEST_NAME: Final = 40
+"""Bytes."""
+
+LONGEST_KEY: Final = 2500
+"""Bytes of an id and its tenant's name: more does not fit into PostgreSQL's index."""
+
 FEW: Final = 4096
 """Rows up to which those that match a filter are compared one by one: the index would pass over too many others."""
 
@@ -48,6 +54,10 @@ INDEX_FROM: Final = 10_000
 
 BATCH: Final = 4096
 """Rows that are encoded anew at once."""
+
+
+_REWRITTEN: Final = re.compile(r"\d[eE][+-]?\d|-0(?![.]?\d*[1-9])")
+"""Numbers that JSONB writes in another way: with an exponent, or minus zero."""
 
 
 class PostgresEngine(RemoteEngine):
@@ -71,8 +81,10 @@ class PostgresEngine(RemoteEngine):
         self, connections: Connections, name: str, asked: Mapping[str, Any], *, create: bool = True, partitions: int = 0
     ) -> None:
         """Agree on the settings with the collection, or make it."""
-        if not isinstance(name, str) or not name or len(name) > LONGEST_NAME or "\0" in name:
-            raise InputError(f"got name={name!r:.100} for a collection, wanted a string of 1 to {LONGEST_NAME} characters")
+        if not isinstance(name, str) or not name or "\0" in name or len(name.encode("utf-8", "replace")) > LONGEST_NAME:
+            raise InputError(f"got name={name!r:.100} for a collection, wanted a string of 1 to {LONGEST_NAME} bytes")
+        if not name.isprintable():
+            raise InputError(f"got name={name!r} for a collection, wanted characters that can be printed")
         self._connections, self.name, self._asked = connections, name, dict(asked)
         self._runner = Runner(connections, name)
         self._table = KeptTable(self._runner)
@@ -116,14 +128,16 @@ class PostgresEngine(RemoteEngine):
 
     def put(self, tenant: str, generation: int, batches: Callable[[], Iterable[Sequence[NewRow]]]) -> None:
         """As :class:`RemoteEngine` says; the rows are copied in bulk, and put in place by one statement."""
+        room = LONGEST_KEY - len(tenant.encode())
 
         def put(connection: Connection) -> None:
             self._table.check(connection, generation)
             connection.execute(statements.INCOMING)
             with connection.cursor().copy(statements.COPY) as copy:
-                copy.set_types(["int8", "text", "text", "text", "bytea", "bytea", "bytea"])
+                copy.set_types(["int8", "text", "text", "text", "bytea", "bytea", "bytea", "text"])
                 for place, row in enumerate(chain.from_iterable(batches())):
-                    copy.write_row((place, escaped(row.id), escaped(row.text), _escaped_json(row.metadata), *row[3:]))
+                    _check_key(row.id, tenant, room)
+                    copy.write_row((place, escaped(row.id), escaped(row.text), *_metadata(row.metadata, row[3:])))
             self._runner.run(connection, statements.UPSERT, {"tenant": escaped(tenant)})
 
         self._runner.in_transaction(put)
@@ -133,25 +147,25 @@ class PostgresEngine(RemoteEngine):
         condition = Condition(tree, self._runner.schema)
         statement = f"DELETE FROM {{schema}}.rows WHERE tenant = %(tenant)s AND {statements.braced(condition.sql)}"
         given = {**condition.parameters, "tenant": escaped(tenant)}
-
-        return self._runner.in_transaction(lambda connection: int(self._runner.run(connection, statement, given).rowcount))
+        return self._runner.in_transaction(
+            lambda connection: int(self._runner.run(connection, statement, given).rowcount), repeatable=False
+        )
 
     def count(self, tenant: str | None, tree: Filter | None = None, *, most: int | None = None) -> int:
         """As :class:`RemoteEngine` says."""
-        if most is None:
-            return int(self._selected("count(*)", tenant, tree)[0][0])
-        return len(self._selected("1", tenant, tree, " LIMIT %(most)s", most=most))
+        condition = Condition(tree, self._runner.schema)
+        own = "TRUE" if tenant is None else "tenant = %(tenant)s"
+        matching = f"SELECT FROM {{schema}}.rows WHERE {own} AND {statements.braced(condition.sql)}"
+        limited = "" if most is None else " LIMIT %(most)s"
+        given = {**condition.parameters, "tenant": escaped(tenant or ""), "most": most}
+        ((found,),) = self._runner.fetched(f"SELECT count(*) FROM ({matching}{limited}) AS matching", given)
+        return int(found)
 
     def rows(self, tenant: str, tree: Filter | None, *, after: int = 0, limit: int | None = None) -> list[tuple[int, Row]]:
         """As :class:`RemoteEngine` says."""
         end = " AND row_id > %(after)s ORDER BY row_id" + ("" if limit is None else " LIMIT %(limit)s")
         found = self._selected(statements.ROW, tenant, tree, end, after=after, limit=limit)
         return [(row_id, _row(*parts)) for row_id, *parts in found]
-
-    def numbered(self, tenant: str, row_ids: Sequence[int]) -> dict[int, Row]:
-        """As :class:`RemoteEngine` says."""
-        found = self._selected(statements.ROW, tenant, None, " AND row_id = ANY(%(row_ids)s)", row_ids=list(row_ids))
-        return {row_id: _row(*parts) for row_id, *parts in found}
 
     def numbers(self, tenant: str) -> list[int]:
         """As :class:`RemoteEngine` says."""
@@ -179,7 +193,7 @@ class PostgresEngine(RemoteEngine):
         return [
             (
                 row_id,
-                NewRow(unescaped(key), unescaped(text), json.dumps(unescaped(metadata), ensure_ascii=False), code, fine, None),
+                NewRow(unescaped(key), unescaped(text), _unescaped_json(metadata), code, fine, None),
             )
             for row_id, key, text, metadata, code, fine in found
         ]
@@ -191,43 +205,59 @@ class PostgresEngine(RemoteEngine):
         return self._coded(generation, None, None, f"{drawn} ORDER BY random() LIMIT %(most)s", share=share, most=most)
 
     def candidates(self, tenant: str, generation: int, planes: Codes, count: int, tree: Filter | None) -> list[list[Candidate]]:
-        """As :class:`RemoteEngine` says; all queries go out together."""
+        """As :class:`RemoteEngine` says; all queries go out together.
+
+        An index that has looked at many rows without finding enough gives up: such a query is asked once more without it.
+        """
         condition = Condition(tree, self._runner.schema)
         narrowed = tree is not None or tenant != ""
-        statement = statements.narrow(condition.sql) if narrowed else statements.PLAIN
         given = {**condition.parameters, "tenant": escaped(tenant), "count": count, "few": FEW}
         bits = [_bits(plane) for plane in planes]
+        statement = statements.narrow(condition.sql) if narrowed else statements.NEAREST
 
         def ask(connection: Connection) -> list[list[Any]]:
             self._prepare_scan(connection, count)
-            query = self._runner.formatted(statement, bits=len(bits[0]))
-            if len(bits) == 1:
-                return [connection.execute(query, {**given, "plane": bits[0]}, binary=True).fetchall()]
-            with connection.pipeline():
-                cursors = [connection.cursor(binary=True) for _ in bits]
-                for cursor, plane in zip(cursors, bits, strict=True):
-                    cursor.execute(query, {**given, "plane": plane})
-                return [cursor.fetchall() for cursor in cursors]
+            answers = self._pipelined(connection, statement, given, bits)
+            short = [place for place, found in enumerate(answers) if len(found) < count and not (found and found[0][0])]
+            if short:
+                again = self._pipelined(connection, statements.exact(condition.sql), given, [bits[place] for place in short])
+                for place, found in zip(short, again, strict=True):
+                    answers[place] = found
+            return answers
 
-        answers = self._runner.call(ask)
-        for answer in answers:
-            self._check(generation, *answer[:1])
-        return [
-            [Candidate(row_id, code, fine, partial(_read_row, *parts)) for _, row_id, code, fine, *parts in answer]
-            for answer in answers
-        ]
+        return [self._candidates(generation, answer) for answer in self._runner.call(ask)]
+
+    def everything(self, tenant: str, generation: int, tree: Filter | None) -> list[Candidate]:
+        """As :class:`RemoteEngine` says."""
+        condition = Condition(tree, self._runner.schema)
+        given = {**condition.parameters, "tenant": escaped(tenant)}
+        return self._candidates(generation, self._runner.fetched(statements.everything(condition.sql, "row_id"), given))
+
+    def _pipelined(self, connection: Connection, statement: str, given: dict[str, Any], bits: Sequence[str]) -> list[list[Any]]:
+        query = self._runner.formatted(statement, bits=len(bits[0]))
+        if len(bits) == 1:
+            return [connection.execute(query, {**given, "plane": bits[0]}, binary=True).fetchall()]
+        with connection.pipeline():
+            cursors = [connection.cursor(binary=True) for _ in bits]
+            for cursor, plane in zip(cursors, bits, strict=True):
+                cursor.execute(query, {**given, "plane": plane})
+            return [cursor.fetchall() for cursor in cursors]
+
+    def _candidates(self, generation: int, found: Sequence[Any]) -> list[Candidate]:
+        self._check(generation, *(row[1:] for row in found[:1]))
+        return [Candidate(row_id, code, fine, partial(_row, *parts)) for _, _, row_id, code, fine, *parts in found]
 
     def best_by_words(self, tenant: str, text: str, k: int, tree: Filter | None) -> list[tuple[int, Row, float]]:
         """As :class:`RemoteEngine` says: by ``ts_rank_cd``, of rows that have any of the words."""
         configuration = schema.CONFIGURATIONS[self._table.seen.settings.tokenizer]
-        words = f"to_tsvector('{configuration}', left(text, {schema.LONGEST_INDEXED}))"
+        words = f"to_tsvector('{configuration}'::regconfig, left(text, {schema.LONGEST_INDEXED}))"
         found = self._selected(
             f"{statements.ROW}, ts_rank_cd({words}, asked.query, 1)",
             tenant,
             tree,
             f" AND {words} @@ asked.query ORDER BY 5 DESC, row_id LIMIT %(k)s",
             source=f", {statements.any_word(configuration)} AS asked (query)",
-            words=escaped(text),
+            words=escaped(text.encode("utf-8", "replace").decode()),
             k=k,
         )
         return [(row_id, _row(*parts), float(score)) for row_id, *parts, score in found]
@@ -237,28 +267,26 @@ class PostgresEngine(RemoteEngine):
 
         def train(connection: Connection) -> None:
             self._table.check(connection, before.generation)
-            self._runner.run(connection, statements.DROP_INDEX)
             self._recode(connection, recode)
             self._table.write(connection, after)
-            if self._runner.run(connection, statements.AT_LEAST, {"least": INDEX_FROM}).fetchone() is not None:
-                self._build_index(connection, after)
 
         try:
             self._runner.in_transaction(train, alone=True)
         except StaleCodesError:
             return False
         finally:
-            self._table.read()
+            kept = self._table.read()
+        if kept.indexed:  # it has the bits of before in it as well
+            self._runner.call(lambda connection: self._runner.run(connection, statements.REINDEX))
         return True
 
     def _recode(self, connection: Connection, recode: Recoding) -> None:
-        last = -1
-        while found := self._runner.run(connection, statements.TO_RECODE, {"last": last, "batch": BATCH}).fetchall():
-            stored = [StoredCode(*row) for row in found]
-            last = stored[-1].row_id
-            row_ids, codes, fines, planes = zip(*recode(stored), strict=True)
+        last: dict[str, Any] = {"tenant": "", "last": -1}
+        while found := self._runner.run(connection, statements.TO_RECODE, {**last, "batch": BATCH}).fetchall():
+            row_ids, codes, fines, planes = zip(*recode([StoredCode(*row) for _, *row in found]), strict=True)
             given = {"row_ids": list(row_ids), "codes": list(codes), "fines": list(fines), "planes": list(planes)}
-            self._runner.run(connection, statements.RECODE, given)
+            self._runner.run(connection, statements.RECODE, {**given, "tenants": [tenant for tenant, *_ in found]})
+            last = {"tenant": found[-1][0], "last": found[-1][1]}
 
     def index_if_due(self) -> None:
         """As :class:`RemoteEngine` says; writers wait meanwhile."""
@@ -281,14 +309,20 @@ class PostgresEngine(RemoteEngine):
 
     def grant(self, role: str, tenant: str) -> None:
         """As :class:`RemoteEngine` says; the role must exist."""
-        given = {"role": role, "tenant": escaped(tenant)}
+        if not isinstance(role, str) or not role:
+            raise InputError(f"got role={role!r}, wanted the name of a role of the database")
+        given = {"role": role, "tenant": escaped(tenant), "table": f"{self._runner.schema}.collection"}
 
         def grant(connection: Connection) -> None:
+            found = self._runner.run(connection, statements.CANNOT_BE_BOUND, given).fetchone()
+            if found != (False,):
+                why = "there is none" if found is None else "no policy binds it: it is a superuser, or owns the collection"
+                raise InputError(f"got role={role!r}, wanted one that can be bound to a tenant ({why})")
             for statement in statements.GRANTS:
                 connection.execute(sql.SQL(statement).format(schema=self._runner.identifier, role=sql.Identifier(role)))
             self._runner.run(connection, statements.MEMBER, given)
 
-        self._runner.in_transaction(grant, lock=False)
+        self._runner.in_transaction(grant, alone=None)
 
     def tenants(self) -> list[str]:
         """As :class:`RemoteEngine` says, in the order in which they came."""
@@ -305,7 +339,8 @@ class PostgresEngine(RemoteEngine):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without credentials."""
-        return {"connections": self._connections, "name": self.name, "asked": self._asked}
+        asked = {name: value for name, value in self._asked.items() if name not in CHANGEABLE}  # the collection says it
+        return {"connections": self._connections, "name": self.name, "asked": asked}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Connect again; a collection that has vanished since is an error."""
@@ -338,16 +373,27 @@ class PostgresEngine(RemoteEngine):
             self._scanned[connection] = wanted
 
 
-def _row(key: str, text: str, metadata: Any) -> Row:
-    return Row(unescaped(key), unescaped(text), unescaped(metadata))
+def _row(key: str, text: str, metadata: str) -> Row:
+    return Row(unescaped(key), unescaped(text), unescaped(json.loads(metadata)))
 
 
-def _read_row(key: str, text: str, metadata: str) -> Row:
-    return _row(key, text, json.loads(metadata))
+def _metadata(given: str, codes: Sequence[bytes | None]) -> tuple[Any, ...]:
+    """Give metadata as JSONB takes it, the codes, and the metadata as it is written, where JSONB would write it otherwise."""
+    if any(mark in given for mark in statements.WRITTEN):
+        given = json.dumps(escaped(json.loads(given)))
+    return given, *codes, given if _REWRITTEN.search(given) else None
 
 
-def _escaped_json(metadata: str) -> str:
-    return metadata if not any(mark in metadata for mark in statements.WRITTEN) else json.dumps(escaped(json.loads(metadata)))
+def _unescaped_json(metadata: str) -> str:
+    return metadata if ESCAPED not in metadata else json.dumps(unescaped(json.loads(metadata)), ensure_ascii=False)
+
+
+def _check_key(key: str, tenant: str, room: int) -> None:
+    if len(key.encode()) > room:
+        raise InputError(
+            f"got an id of {len(key.encode()):,} bytes ({key[:40]!r}...), wanted {room:,} at most"
+            + (f" beside the tenant {tenant[:40]!r}" if tenant else "")
+        )
 
 
 def _bits(plane: Any) -> str:

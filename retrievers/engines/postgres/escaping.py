@@ -13,6 +13,9 @@ Given = TypeVar("Given")
 
 NUL: Final = "\0"
 ESCAPE: Final = "\1"
+ESCAPED: Final = "\\u0001"
+"""How JSON writes what begins an escape."""
+
 _OF_NUL, _OF_ESCAPE = "\1\1", "\1\2"
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from psycopg import sql
+
 from rarebit.compressors.vectors import restore_codec
 from rarebit.compressors.vectors.bit_plane import BitPlane
 from rarebit.compressors.vectors.codec import SearchableCodec
@@ -50,23 +52,26 @@ class KeptTable:
                         f"there is no collection {self._runner.where}, wanted one that exists: leave out create=False"
                     )
                 schema.create(connection, name, json.dumps(asdict(first)), first.tokenizer, partitions)
-            table = f"{self._runner.schema}.collection"
-            self.may_write = connection.execute("SELECT has_table_privilege(%s, 'UPDATE')", (table,)).fetchone() == (True,)
+            self._runner.extension = sql.Identifier(schema.extension_schema(connection) or "public")
+            names = {name: f"{self._runner.schema}.{name}" for name in ("rows", "collection")}
+            given = {"rows": names["rows"], "table": names["collection"]}
+            owns = self._runner.run(connection, statements.MAY_TRAIN, given).fetchone() == (True,)
+            self.may_write = owns and not self._runner.connections.read_only
             self._reconcile(connection, asked)
 
-        self._runner.in_transaction(agree, lock=False)
+        self._runner.in_transaction(agree, alone=None)
         self.read()
 
     def check_fingerprint(self, fingerprint: EmbeddingFingerprint) -> None:
         """Check, and complete, the fingerprint of the embedding model."""
-        self._runner.in_transaction(lambda connection: self._reconcile(connection, {"fingerprint": fingerprint}), lock=False)
+        self._runner.in_transaction(lambda connection: self._reconcile(connection, {"fingerprint": fingerprint}), alone=None)
         self.read()
 
     def _reconcile(self, connection: Connection, asked: Mapping[str, Any]) -> None:
-        kept = self._settings(connection)
-        agreed = reconciled(kept, asked, self._runner.where)
+        agreed = reconciled(kept := self._settings(connection), asked, self._runner.where)
         if agreed != kept and self.may_write:
-            self._save(connection, agreed)
+            self._runner.lock(connection, alone=True)  # somebody may be fixing the dimension, or training
+            self._save(connection, reconciled(self._settings(connection), asked, self._runner.where))
 
     def fix_dimension(self, dim: int) -> None:
         """Fix the dimension, unless somebody else did."""
@@ -86,7 +91,7 @@ class KeptTable:
             if self._runner.run(connection, statements.AT_LEAST, {"least": 1}).fetchone() is not None:
                 raise SettingsError(f"{self._runner.where} has rows, wanted an empty collection to take over codes")
             if kept.plane is None:
-                self._save(connection, kept.settings)
+                self._runner.run(connection, statements.FORGET, {"new": json.dumps(asdict(kept.settings))})
             else:
                 self.write(connection, kept)
 
@@ -113,9 +118,9 @@ class KeptTable:
         self.read()
 
     def check(self, connection: Connection, generation: int) -> None:
-        """Raise StaleCodesError if there was a training since a generation."""
-        found = self._runner.run(connection, "SELECT generation FROM {schema}.collection").fetchone()
-        if found != (generation,):
+        """Raise StaleCodesError if there was a training since a generation, or vectors have another dimension by now."""
+        found = self._runner.run(connection, "SELECT generation, settings['dim'] FROM {schema}.collection").fetchone()
+        if found != (generation, self._seen.settings.dim):
             raise StaleCodesError
 
     def is_indexed(self, connection: Connection) -> bool:

@@ -26,6 +26,8 @@ class Runner:
         self.connections, self.name = connections, name
         self.identifier = sql.Identifier(schema.PREFIX + name)
         self.schema = self.identifier.as_string()
+        self.extension = sql.Identifier("public")
+        """The schema that pgvector is installed in."""
 
     @property
     def where(self) -> str:
@@ -36,27 +38,29 @@ class Runner:
         """Do something with a connection; see :meth:`Connections.call`."""
         return self.connections.call(work)
 
-    def in_transaction(self, work: Callable[[Connection], Answer], *, lock: bool = True, alone: bool = False) -> Answer:
+    def in_transaction(
+        self, work: Callable[[Connection], Answer], *, alone: bool | None = False, repeatable: bool = True
+    ) -> Answer:
         """Do something that is kept whole or not at all.
 
         Args:
             work: to do.
-            lock: wait for a training.
-            alone: wait for every writer, and let others wait.
+            alone: wait for every writer, and let others wait; otherwise wait for a training alone; None for neither.
+            repeatable: as in :meth:`Connections.call`.
         """
 
         def whole(connection: Connection) -> Answer:
             with connection.transaction():
-                if lock:
-                    self._lock(connection, alone=alone)
+                if alone is not None:
+                    self.lock(connection, alone=alone)
                 return work(connection)
 
-        return self.call(whole)
+        return self.connections.call(whole, repeatable=repeatable)
 
     def formatted(self, statement: str, **numbers: int) -> sql.Composed:
         """Fill in the schema, and numbers."""
         given = {name: sql.Literal(number) for name, number in numbers.items()}
-        return sql.SQL(statement).format(schema=self.identifier, **given)
+        return sql.SQL(statement).format(schema=self.identifier, extension=self.extension, **given)
 
     def run(self, connection: Connection, statement: str, given: dict[str, Any] | None = None, *, binary: bool = False) -> Any:
         """Run a statement; gives its cursor."""
@@ -67,6 +71,8 @@ class Runner:
         found: list[Any] = self.call(lambda connection: self.run(connection, statement, given, binary=True).fetchall())
         return found
 
-    def _lock(self, connection: Connection, *, alone: bool) -> None:
+    def lock(self, connection: Connection, *, alone: bool) -> None:
+        """Wait for a training, or for every writer, until the transaction ends."""
         shared = "" if alone else "_shared"
-        connection.execute(f"SELECT pg_advisory_xact_lock{shared}(hashtextextended(%s, 0))", (schema.lock_key(self.name),))
+        lock = f"SELECT pg_advisory_xact_lock{shared}(hashtextextended(%s::text, 0::bigint))"
+        connection.execute(lock, (schema.lock_key(self.name),))

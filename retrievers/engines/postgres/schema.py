@@ -10,14 +10,14 @@ from rarebit.errors import EngineLimitError, ForeignFileError, FormatVersionErro
 
 FORMAT: Final = 1
 PREFIX: Final = "rarebit_"
-LONGEST_INDEXED: Final = 200_000
+LONGEST_INDEXED: Final = 50_000
 """Characters of a text that lexical search knows: PostgreSQL's word lists hold a megabyte."""
 
 CONFIGURATIONS: Final = {"porter": "english", "unicode61": "simple"}
 """Our names of lexical search -> the text search configurations that are nearest."""
 
 _TABLES: Final = """
-CREATE EXTENSION IF NOT EXISTS vector;
+CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;
 CREATE SCHEMA {schema};
 
 CREATE TABLE {schema}.collection (
@@ -41,14 +41,16 @@ CREATE TABLE {schema}.rows (
     code bytea NOT NULL,
     fine bytea,
     plane bit varying,
+    written text,
     PRIMARY KEY (tenant, row_id),
     UNIQUE (tenant, id)
 ) {partitioned};
 
 CREATE FUNCTION {schema}.lowered(given text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$ SELECT lower(given COLLATE {folding}) $$;
+    AS $$ SELECT pg_catalog.lower(given COLLATE {folding}) $$;
 
-CREATE FUNCTION {schema}.plain(given jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+CREATE FUNCTION {schema}.plain(given jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp AS $$
 BEGIN  -- booleans as numbers, as Python compares them
     CASE jsonb_typeof(given)
         WHEN 'boolean' THEN RETURN to_jsonb(given::boolean::integer);
@@ -70,11 +72,19 @@ CREATE POLICY own_rows ON {schema}.rows
     WITH CHECK (tenant = (SELECT tenant FROM {schema}.members WHERE role = current_user));
 
 CREATE INDEX rows_metadata ON {schema}.rows USING gin (metadata jsonb_path_ops);
-CREATE INDEX rows_words ON {schema}.rows USING gin (to_tsvector({configuration}, left(text, {longest})));
+CREATE INDEX rows_words ON {schema}.rows USING gin (to_tsvector({configuration}::regconfig, left(text, {longest})));
 """
 
 _FOLDINGS: Final = ("pg_unicode_fast", "und-x-icu", "pg_c_utf8")
 """Collations that know lower case of all letters, the best first; PostgreSQL 18 has the first."""
+
+
+def extension_schema(connection: Connection) -> str | None:
+    """Name the schema that pgvector is installed in; None where it is not."""
+    found = connection.execute(
+        "SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
+    ).fetchone()
+    return None if found is None else str(found[0])
 
 
 def lock_key(name: str) -> str:
@@ -93,7 +103,7 @@ def create(connection: Connection, name: str, settings: str, tokenizer: str, par
             f"got tokenizer={tokenizer!r} for PostgreSQL, wanted one of {list(CONFIGURATIONS)}: it has no other lexical search"
         )
     schema = sql.Identifier(PREFIX + name)
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", (lock_key(name),))
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s::text, 1::bigint))", (lock_key(name),))
     if exists(connection, name):
         return
     known = {found for (found,) in connection.execute("SELECT collname FROM pg_collation")}
@@ -101,7 +111,7 @@ def create(connection: Connection, name: str, settings: str, tokenizer: str, par
     tables = sql.SQL(_TABLES).format(
         schema=schema,
         partitioned=sql.SQL("PARTITION BY HASH (tenant)" if partitions else ""),
-        folding=sql.Identifier(folding),
+        folding=sql.Identifier("pg_catalog", folding),
         configuration=sql.Literal(CONFIGURATIONS[tokenizer]),
         longest=sql.Literal(LONGEST_INDEXED),
     )
@@ -122,9 +132,9 @@ def exists(connection: Connection, name: str) -> bool:
         FormatVersionError: it was made by another version.
     """
     schema = PREFIX + name
-    if connection.execute("SELECT to_regnamespace(%s)", (_quoted(schema),)).fetchone() == (None,):
+    if connection.execute("SELECT to_regnamespace(%s::text)", (_quoted(schema),)).fetchone() == (None,):
         return False
-    if connection.execute("SELECT to_regclass(%s)", (f"{_quoted(schema)}.collection",)).fetchone() == (None,):
+    if connection.execute("SELECT to_regclass(%s::text)", (f"{_quoted(schema)}.collection",)).fetchone() == (None,):
         raise ForeignFileError(
             f"the schema {schema!r} is there and holds no Rarebit collection: name another collection, or drop the schema"
         )

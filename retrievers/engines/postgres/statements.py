@@ -12,19 +12,36 @@ def braced(condition: str) -> str:
 
 def any_word(configuration: str) -> str:
     """Ask for any of the words of a text, as a word list knows them."""
-    lexemes = f"unnest(to_tsvector('{configuration}', %(words)s)) AS word"
+    lexemes = f"unnest(to_tsvector('{configuration}'::regconfig, %(words)s::text)) AS word"
     return f"(SELECT string_agg(quote_literal(word.lexeme), ' | ')::tsquery FROM {lexemes})"
 
 
 WRITTEN: Final = ("\\u0000", "\\u0001")
 """What JSON writes for the characters that are escaped."""
 
-ROW: Final = "row_id, id, text, metadata"
+ROW: Final = "row_id, id, text, coalesce(written, metadata::text)"
 GENERATION: Final = "(SELECT generation FROM {schema}.collection) AS generation"
-DISTANCE: Final = "(plane::bit({bits})) <~> %(plane)s::text::bit({bits})"
-CANDIDATE: Final = f"{GENERATION}, row_id, code, fine, id, text, metadata::text"
+DISTANCE: Final = "(plane::bit({bits})) OPERATOR({extension}.<~>) %(plane)s::text::bit({bits})"
+CANDIDATE: Final = f"{GENERATION}, row_id, code, fine, id, text, coalesce(written, metadata::text)"
+"""Behind a column that says whether all that match were compared."""
 
-PLAIN: Final = f"SELECT {CANDIDATE} FROM {{schema}}.rows WHERE tenant = %(tenant)s ORDER BY {DISTANCE} LIMIT %(count)s"
+NEAREST: Final = f"SELECT FALSE, {CANDIDATE} FROM {{schema}}.rows WHERE tenant = %(tenant)s ORDER BY {DISTANCE} LIMIT %(count)s"
+
+
+def everything(condition: str, order: str) -> str:
+    """Give all rows that match, in an order."""
+    return f"SELECT TRUE, {CANDIDATE} FROM {{schema}}.rows WHERE tenant = %(tenant)s AND {braced(condition)} ORDER BY {order}"
+
+
+def exact(condition: str) -> str:
+    """Compare all rows that match, one by one; no index is asked."""
+    return f"""
+        WITH matching AS MATERIALIZED (
+                SELECT row_id, plane FROM {{schema}}.rows WHERE tenant = %(tenant)s AND {braced(condition)}
+            ),
+            nearest AS MATERIALIZED (SELECT row_id FROM matching ORDER BY {DISTANCE}, row_id LIMIT %(count)s)
+        SELECT TRUE, {CANDIDATE} FROM {{schema}}.rows WHERE tenant = %(tenant)s AND row_id IN (SELECT row_id FROM nearest)
+    """
 
 
 def narrow(condition: str) -> str:
@@ -36,31 +53,31 @@ def narrow(condition: str) -> str:
             nearest AS (
                 SELECT row_id FROM few WHERE (SELECT matching FROM size) <= %(few)s ORDER BY {DISTANCE}, row_id LIMIT %(count)s
             )
-        (SELECT {CANDIDATE} FROM {{schema}}.rows WHERE tenant = %(tenant)s AND row_id IN (SELECT row_id FROM nearest))
+        (SELECT TRUE, {CANDIDATE} FROM {{schema}}.rows WHERE tenant = %(tenant)s AND row_id IN (SELECT row_id FROM nearest))
         UNION ALL
-        (SELECT {CANDIDATE} FROM {{schema}}.rows WHERE (SELECT matching FROM size) > %(few)s AND {matching}
+        (SELECT FALSE, {CANDIDATE} FROM {{schema}}.rows WHERE (SELECT matching FROM size) > %(few)s AND {matching}
             ORDER BY {DISTANCE} LIMIT %(count)s)
     """
 
 
 INCOMING: Final = """
     CREATE TEMPORARY TABLE IF NOT EXISTS rarebit_incoming (
-        place bigint, id text, text text, metadata text, code bytea, fine bytea, plane bytea
+        place bigint, id text, text text, metadata text, code bytea, fine bytea, plane bytea, written text
     ) ON COMMIT DELETE ROWS
 """
 COPY: Final = "COPY pg_temp.rarebit_incoming FROM STDIN (FORMAT BINARY)"
 UPSERT: Final = """
-    INSERT INTO {schema}.rows (tenant, id, text, metadata, code, fine, plane)
-    SELECT %(tenant)s, id, text, metadata::jsonb, code, fine, ('x' || encode(plane, 'hex'))::bit varying
+    INSERT INTO {schema}.rows (tenant, id, text, metadata, code, fine, plane, written)
+    SELECT %(tenant)s, id, text, metadata::jsonb, code, fine, ('x' || encode(plane, 'hex'))::bit varying, written
     FROM pg_temp.rarebit_incoming ORDER BY place
     ON CONFLICT (tenant, id) DO UPDATE SET row_id = DEFAULT, text = excluded.text, metadata = excluded.metadata,
-        code = excluded.code, fine = excluded.fine, plane = excluded.plane
+        code = excluded.code, fine = excluded.fine, plane = excluded.plane, written = excluded.written
 """
 RECODE: Final = """
     UPDATE {schema}.rows SET code = new.code, fine = new.fine, plane = ('x' || encode(new.plane, 'hex'))::bit varying
-    FROM unnest(%(row_ids)s::bigint[], %(codes)s::bytea[], %(fines)s::bytea[], %(planes)s::bytea[])
-        AS new (row_id, code, fine, plane)
-    WHERE rows.row_id = new.row_id
+    FROM unnest(%(tenants)s::text[], %(row_ids)s::bigint[], %(codes)s::bytea[], %(fines)s::bytea[], %(planes)s::bytea[])
+        AS new (tenant, row_id, code, fine, plane)
+    WHERE rows.tenant = new.tenant AND rows.row_id = new.row_id
 """
 TAKE_OVER: Final = """
     UPDATE {schema}.collection SET settings = %(settings)s, generation = 1 + floor(random() * 2147483000)::integer,
@@ -75,8 +92,20 @@ MEMBER: Final = """
     INSERT INTO {schema}.members (role, tenant) VALUES (%(role)s, %(tenant)s)
     ON CONFLICT (role) DO UPDATE SET tenant = excluded.tenant
 """
-DROP_INDEX: Final = "DROP INDEX IF EXISTS {schema}.rows_plane"
-INDEX: Final = "CREATE INDEX rows_plane ON {schema}.rows USING hnsw ((plane::bit({bits})) bit_hamming_ops)"
+REINDEX: Final = "REINDEX INDEX CONCURRENTLY {schema}.rows_plane"
+FORGET: Final = """
+    UPDATE {schema}.collection SET settings = %(new)s, generation = 0, codec = NULL, learned = NULL, plane = NULL,
+        candidates = 0, tuned_rows = 0
+"""
+MAY_TRAIN: Final = """
+    SELECT pg_has_role(current_user, relowner, 'USAGE') AND NOT row_security_active(%(rows)s::text)
+    FROM pg_class WHERE oid = to_regclass(%(table)s::text)
+"""
+CANNOT_BE_BOUND: Final = """
+    SELECT rolsuper OR rolbypassrls OR pg_has_role(rolname, relowner, 'USAGE')
+    FROM pg_roles, pg_class WHERE rolname = %(role)s AND pg_class.oid = to_regclass(%(table)s::text)
+"""
+INDEX: Final = "CREATE INDEX rows_plane ON {schema}.rows USING hnsw ((plane::bit({bits})) {extension}.bit_hamming_ops)"
 AT_LEAST: Final = "SELECT 1 FROM {schema}.rows OFFSET %(least)s - 1 LIMIT 1"
 KEPT: Final = "SELECT settings, generation, codec, learned, plane, candidates, tuned_rows FROM {schema}.collection"
 SETTINGS: Final = "UPDATE {schema}.collection SET settings = %(new)s"
@@ -85,6 +114,9 @@ TENANTS: Final = "SELECT tenant FROM {schema}.rows WHERE tenant <> '' GROUP BY t
 SIZES: Final = """
     SELECT CASE WHEN relkind = 'r' THEN 'tables' WHEN relname LIKE '%%plane%%' THEN 'plane_index' ELSE 'other_indexes' END,
         sum(CASE WHEN relkind = 'r' THEN pg_table_size(oid) ELSE pg_relation_size(oid) END)
-    FROM pg_class WHERE relnamespace = to_regnamespace(%(name)s) AND relkind IN ('r', 'i') GROUP BY 1
+    FROM pg_class WHERE relnamespace = to_regnamespace(%(name)s::text) AND relkind IN ('r', 'i') GROUP BY 1
 """
-TO_RECODE: Final = "SELECT row_id, code, fine FROM {schema}.rows WHERE row_id > %(last)s ORDER BY row_id LIMIT %(batch)s"
+TO_RECODE: Final = """
+    SELECT tenant, row_id, code, fine FROM {schema}.rows WHERE (tenant, row_id) > (%(tenant)s, %(last)s)
+    ORDER BY tenant, row_id LIMIT %(batch)s
+"""

@@ -80,12 +80,44 @@ def test_again_copies_what_is_new_and_deletes_what_is_gone(target: Any) -> None:
         source.add(VECTORS[:1], ids=["id 3"], texts=["changed"])
         source.delete(["id 5", "id 6"])
         source.tenant("acme").delete_all()
-        again = move(source, target)
+        before = content(target)
+        with pytest.raises(SettingsError, match="overwrite=True"):
+            move(source, target)
+        assert content(target) == before
+        again = move(source, target, overwrite=True)
         assert (again.copied, again.deleted) == (11, 42)
-        assert {name: sorted(rows) for name, rows in content(target).items() if rows} == {
-            name: sorted(rows) for name, rows in content(source).items() if rows
+        assert {name: rows for name, rows in content(target).items() if rows} == {
+            name: rows for name, rows in content(source).items() if rows
         }
         assert move(source, target).copied == 0
+
+
+def test_order_is_kept_too(target: Any) -> None:
+    with Collection.open() as source:
+        source.add(VECTORS[:5], ids=list("abcde"))
+        move(source, target)
+        source.add(VECTORS[1:2], ids=["b"])  # the same row, at the end now
+        assert move(source, target).copied == 4
+        assert [row.id for row in target] == list("acdeb")
+
+
+def test_rows_of_somebody_else_stay(target: Any) -> None:
+    target.add(VECTORS[:3], ids=["x", "y", "z"])
+    with Collection.open() as source:
+        source.add(VECTORS[3:5], ids=["a", "x"])
+        with pytest.raises(SettingsError, match="nothing was changed"):
+            move(source, target)
+    assert [row.id for row in target] == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize("number", [1e16, -0.0, 1e-300, 12345678901234567890, 0.1, -5])
+def test_numbers_stay_as_they_are(target: Any, number: float) -> None:
+    with Collection.open() as source:
+        source.add(VECTORS[:1], ids=["a"], metadatas=[{"z": number, "a": [number]}])
+        move(source, target)
+        (row,) = target.get(["a"])
+        assert repr(row.metadata["z"]) == repr(number)
+        assert target.count(Compare("z", "eq", number)) == 1
 
 
 def test_rows_of_another_collection_are_not_touched(target: Any) -> None:
@@ -112,8 +144,8 @@ def test_what_engines_cannot(target: Any) -> None:
 MOVING = """
 import sys
 from rarebit import Collection
-from rarebit.retrievers.engines import moving
-moving.AT_ONCE = 50
+from rarebit.retrievers.engines import move_ends, moving
+move_ends.AT_ONCE = 50
 with Collection.open(sys.argv[1]) as source, Collection.connect(sys.argv[2], sys.argv[3]) as target:
     print("begun", flush=True)
     moving.move(source, target)
