@@ -162,7 +162,7 @@ def test_what_the_server_refuses_is_no_broken_connection(collection: Any) -> Non
     assert collection.search_lexical("5é5", 1)[0].id == "long"
 
 
-def test_a_deletion_whose_answer_is_lost_is_said(self, postgres: str, collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deletion_whose_answer_is_lost_is_said(collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     collection.add(VECTORS[:5], ids=IDS[:5])
     plain = Condition.__init__
 
