@@ -16,8 +16,9 @@ to no passage, to another passage's token and to cut text, paired by question; `
 token has. ``match`` is the share of answers in which the right one stands, ``f1`` the overlap of words. ``kept`` and ``made
 right`` are resilience and boost: the share right of what was right, and of what was wrong, without a passage. ``prompt`` is in
 tokens, ``flops`` those of the prefill as a ratio to the text's, by formula and as PyTorch's profiler counts, ``first token``
-the time to it, as a ratio, in turns. The paraphrase's ``nll`` is that of the passage itself, its first 64 tokens. Intervals are
-of other articles, whose questions are drawn together.
+the time to it, as a ratio, in turns. The paraphrase's ``nll`` is that of the passage itself, its first 64 tokens, and ``vs
+token`` the difference to that behind the passage's own token. Intervals are of other articles, whose questions are drawn
+together.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"\n{name}")
         for setting in dict.fromkeys(figure.setting.split(",")[0] for figure in found):
             shown = [figure for figure in found if figure.setting.split(",")[0] == setting]
-            print(table(shown, with_intervals=("vs none", "vs other", "vs cut", "share")), flush=True)
+            print(table(shown, with_intervals=("vs none", "vs other", "vs cut", "vs token", "share")), flush=True)
         if given.json:
             write_json(figures, given.json)
 

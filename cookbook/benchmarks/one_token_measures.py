@@ -170,11 +170,15 @@ class Measured:
         places = [reading.passages[0] for reading in self.readings]
         ways = [(TOKEN, places, self.bridge), (OTHER, [own[0] for own in self._others], self.bridge)]
         ways += [(name, places, bridge) for name, bridge in self.bridges.items()]
+        of_token = np.zeros(len(places))
         for name, given, bridge in ways:
             asked = [self.book.laid_out(PARAPHRASES[0].format(context=mark(place))) for place in given]
             said = [self.book.tokens_of(place)[:LONGEST_PARAPHRASE] for place in places]
             values = self._expected(list(zip(asked, said, strict=True)), bridge, self.set.vectors)
-            yield self._sampled(self._subject.of(name, "paraphrase"), "nll", values)
+            of_token = values if name == TOKEN else of_token
+            subject = self._subject.of(name, "paraphrase")
+            yield self._sampled(subject, "nll", values)
+            yield self._sampled(subject, "vs token", values - of_token)
 
     def _costs(self) -> Iterator[Figure]:
         setting, rows = f"{FOUND_SETTING}, cost", range(min(TIMED, self.written))

@@ -18,7 +18,6 @@ def test_from_file_to_server(capsys: pytest.CaptureFixture[str]) -> None:
     from_file_to_server.main(count=60)
     printed = capsys.readouterr().out
     assert printed.count("LlamaIndex finds the same") == 4
-    assert "json.dumps" in printed
     assert "the same as from the file: True" in printed
     assert "sees [('acme', 'kettle')]" in printed
     assert "the same rows as at first: True; problems: []" in printed
