@@ -60,7 +60,8 @@ class Runner:
     def formatted(self, statement: str, **numbers: int) -> sql.Composed:
         """Fill in the schema, and numbers."""
         given = {name: sql.Literal(number) for name, number in numbers.items()}
-        return sql.SQL(statement).format(schema=self.identifier, extension=self.extension, **given)
+        text: Any = statement  # of this package alone; values are parameters
+        return sql.SQL(text).format(schema=self.identifier, extension=self.extension, **given)
 
     def run(self, connection: Connection, statement: str, given: dict[str, Any] | None = None, *, binary: bool = False) -> Any:
         """Run a statement; gives its cursor."""
