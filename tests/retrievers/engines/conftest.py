@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.postgres import connected
 
 
 @pytest.fixture
 def collection(postgres: str) -> Iterator[Any]:
+    from support.postgres import connected
+
     with connected(postgres) as given:
         yield given

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
+
 from support.postgres import connected
 
 from rarebit import Collection, Compare

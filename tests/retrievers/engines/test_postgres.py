@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
+
+pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
+
+import psycopg
 from psycopg import sql
 from support.postgres import DIM, IDS, METADATAS, ROWS, TEXTS, VECTORS, admin, break_connections, connected, schema_of
 

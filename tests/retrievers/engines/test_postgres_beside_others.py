@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
+
 from psycopg import sql
 from support.postgres import DIM, IDS, VECTORS, admin, connected, schema_of
 
@@ -167,7 +170,7 @@ def test_a_deletion_whose_answer_is_lost_is_said(collection: Any, monkeypatch: p
     plain = Condition.__init__
 
     def breaking(self: Condition, tree: Any, schema: str) -> None:
-        plain(tree, schema)
+        plain(self, tree, schema)
         self.sql = f"{self.sql} AND pg_terminate_backend(pg_backend_pid())"
 
     monkeypatch.setattr(Condition, "__init__", breaking)

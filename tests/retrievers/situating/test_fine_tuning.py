@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ def weights(encoder: SentenceTransformer) -> dict[str, torch.Tensor]:
 
 def are_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bool:
     return before.keys() == after.keys() and all(torch.equal(own, after[name]) for name, own in before.items())
+
+
+def nearly_the_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bool:
+    """Compare weights to rounding: sums of what was read from a file, at other addresses, differ on some processors."""
+    return before.keys() == after.keys() and all(torch.allclose(own, after[name], atol=1e-5) for name, own in before.items())
 
 
 def collator(encoder: SentenceTransformer, examples: TextExamples, **settings: Any) -> DocumentCollator:
@@ -246,8 +252,10 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_weights(
         with pytest.raises(KeyboardInterrupt):
             fine_tune(parted, story(), tmp_path / "parted", **settings)
     again = loaded()
-    assert fine_tune(again, story(), tmp_path / "parted", **settings) == wanted
-    assert are_same(weights(whole), weights(again))
+    found = fine_tune(again, story(), tmp_path / "parted", **settings)
+    assert replace(found, after=wanted.after) == wanted
+    assert found.after == pytest.approx(wanted.after, abs=1e-5)
+    assert nearly_the_same(weights(whole), weights(again))
     finished = loaded()
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_, **__: pytest.fail("what was finished is trained again"))
     assert fine_tune(finished, story(), tmp_path / "whole", **settings) == wanted
