@@ -66,8 +66,12 @@ def are_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) ->
 
 
 def nearly_the_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bool:
-    """Compare weights to rounding: sums of what was read from a file, at other addresses, differ on some processors."""
-    return before.keys() == after.keys() and all(torch.allclose(own, after[name], atol=1e-5) for name, own in before.items())
+    """Compare weights to rounding, which on some processors depends on where in memory they are.
+
+    But for the biases of keys: no score depends on them, so their gradients are rounding alone, and Adam makes steps of that.
+    """
+    moved = [name for name in before if not name.endswith("key.bias")]
+    return before.keys() == after.keys() and all(torch.allclose(before[name], after[name], atol=1e-5) for name in moved)
 
 
 def collator(encoder: SentenceTransformer, examples: TextExamples, **settings: Any) -> DocumentCollator:
