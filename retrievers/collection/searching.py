@@ -12,7 +12,7 @@ import numpy as np
 from rarebit.arrays import Scores, VectorsLike, as_vector
 from rarebit.errors import InputError
 from rarebit.retrievers.collection import ranking
-from rarebit.retrievers.collection.arguments import as_count, as_ids, as_share
+from rarebit.retrievers.collection.arguments import as_count, as_ids, as_share, check_text
 from rarebit.retrievers.collection.explanation import Explanation, Steps
 from rarebit.retrievers.collection.filters import Filter, as_filter
 from rarebit.retrievers.collection.handle import Handle
@@ -140,7 +140,7 @@ class Searches(Handle):
 
     def search_lexical(self, text: str, k: int = 10, *, filter: Filter | None = None) -> list[Hit]:
         """Find the k rows whose texts match the words of a text best, by BM25; rows without any of them are not found."""
-        _check_text(text)
+        check_text(text)
         k = as_count("k", k)
         with self._engine.snapshot(self._tenant) as snapshot:
             return snapshot.hits([snapshot.best_by_words(text, k, as_filter(filter))])[0]
@@ -171,7 +171,7 @@ class Searches(Handle):
         """
         k = as_count("k", k)
         fetch_k, alpha = as_count("fetch_k", fetch_k), as_share("alpha", alpha)
-        _check_text(text)
+        check_text(text)
         if fusion not in ("rrf", "weighted"):
             raise InputError(f"got fusion={fusion!r}, wanted 'rrf' or 'weighted'")
         with self._engine.searchable(self._tenant) as snapshot:
@@ -184,8 +184,3 @@ class Searches(Handle):
                 fused = ranking.weighted_fusion(dict(dense), dict(words), alpha)
             best = sorted(fused.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
             return snapshot.hits([best], include_vectors=include_vectors)[0]
-
-
-def _check_text(text: str) -> None:
-    if not isinstance(text, str):
-        raise InputError(f"got a text of type {type(text).__name__}, wanted a string of words to look for")

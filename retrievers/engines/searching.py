@@ -13,7 +13,7 @@ import numpy as np
 from rarebit.arrays import Queries, Scores, Vector, VectorsLike, as_vector
 from rarebit.errors import EngineLimitError, InputError
 from rarebit.retrievers.collection import ranking
-from rarebit.retrievers.collection.arguments import as_count, as_ids, as_share
+from rarebit.retrievers.collection.arguments import as_count, as_ids, as_share, check_text
 from rarebit.retrievers.collection.filters import Filter, as_filter
 from rarebit.retrievers.collection.records import Hit, Row
 from rarebit.retrievers.collection.searching import HYBRID_CANDIDATES, MMR_CANDIDATES
@@ -113,7 +113,7 @@ class RemoteSearches(RemoteRows, RemoteHandle):
 
     def search_lexical(self, text: str, k: int = 10, *, filter: Filter | None = None) -> list[Hit]:
         """Find the k rows whose texts match the words of a text best, by the engine's own measure, which is not BM25."""
-        _check_text(text)
+        check_text(text)
         found = self._engine.best_by_words(self._tenant, text, as_count("k", k), self._resolved(as_filter(filter)))
         return [Hit(row.id, score, row.text, row.metadata) for _, row, score in found]
 
@@ -132,7 +132,7 @@ class RemoteSearches(RemoteRows, RemoteHandle):
         """Fuse vector search and lexical search; arguments as in :meth:`rarebit.Collection.search_hybrid`."""
         k = as_count("k", k)
         fetch_k, alpha = as_count("fetch_k", fetch_k), as_share("alpha", alpha)
-        _check_text(text)
+        check_text(text)
         if fusion not in ("rrf", "weighted"):
             raise InputError(f"got fusion={fusion!r}, wanted 'rrf' or 'weighted'")
         tree, depth = self._resolved(as_filter(filter)), max(k, fetch_k)
@@ -199,8 +199,3 @@ class RemoteSearches(RemoteRows, RemoteHandle):
 def _hit(found: Found, *, include_vectors: bool) -> Hit:
     _, row, score, vector = found
     return Hit(row.id, score, row.text, row.metadata, vector if include_vectors else None)
-
-
-def _check_text(text: str) -> None:
-    if not isinstance(text, str):
-        raise InputError(f"got a text of type {type(text).__name__}, wanted a string of words to look for")

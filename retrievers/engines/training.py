@@ -55,10 +55,8 @@ def train_if_due(engine: RemoteEngine) -> None:
     settings = kept.settings
     least = settings.training_minimum or max(FEWEST_ROWS, settings.new_codec().training_minimum)
     due = least if kept.generation == UNTRAINED else GROWTH * settings.trained_rows
-    if kept.generation != UNTRAINED and (due > AUTOMATIC or not _can_be_coded_again(kept)):
-        _try(engine.index_if_due)
-        return
-    if engine.count(None, most=due) < due:
+    is_done = kept.generation != UNTRAINED and (due > AUTOMATIC or not _can_be_coded_again(kept))
+    if is_done or engine.count(None, most=due) < due:
         _try(engine.index_if_due)
         return
     try:

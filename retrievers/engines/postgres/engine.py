@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -34,8 +34,6 @@ from rarebit.retrievers.engines.postgres.escaping import ESCAPED, escaped, unesc
 from rarebit.retrievers.engines.postgres.filters import Condition
 from rarebit.retrievers.engines.postgres.kept_table import KeptTable
 from rarebit.retrievers.engines.postgres.runner import Runner
-
-Answer = TypeVar("Answer")
 
 LONGEST_NAME: Final = 40
 """Bytes."""
