@@ -60,9 +60,13 @@ def postgres() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def _one_thread() -> Iterator[None]:
-    """For models this small a second thread only waits, beside other work for seconds."""
+    """For models this small a second thread only waits, beside other work for seconds.
+
+    Of the module, so that what a module trains once is trained with as many threads as what is compared with it: sums of
+    another number of threads round otherwise.
+    """
     torch = pytest.importorskip("torch", reason="encoders need the extra models")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
