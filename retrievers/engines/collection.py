@@ -6,7 +6,7 @@ import os
 from types import TracebackType
 from typing import Any
 
-from rarebit.errors import EngineLimitError
+from rarebit.errors import EngineLimitError, InputError
 from rarebit.retrievers.collection import tenants
 from rarebit.retrievers.collection.stats import Stats
 from rarebit.retrievers.engines import training
@@ -78,6 +78,20 @@ class RemoteCollection(RemoteSearches):
         """
         self._check_writable()
         self._engine.grant(role, tenants.checked_name(tenant))
+
+    def index_field(self, field: str) -> None:
+        """Build an index over the numbers of a metadata field, for filters that ask whether they are more or less than others.
+
+        Equality needs none. Writers wait until it is built.
+
+        Raises:
+            InputError: the name is no string, empty, or has dots, which lead into dictionaries.
+            EngineLimitError: the engine has no such index.
+        """
+        self._check_writable()
+        if not isinstance(field, str) or not field or "." in field:
+            raise InputError(f"got field={field!r}, wanted the name of a field of the metadata, without dots")
+        self._engine.index_field(field)
 
     def train(self) -> None:
         """Learn codes and bits anew from the rows there are now; reads go on meanwhile, writes wait."""

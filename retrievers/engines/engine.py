@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from rarebit.arrays import Codes
 from rarebit.compressors.vectors import SearchableCodec
 from rarebit.compressors.vectors.bit_plane import BitPlane
+from rarebit.errors import EngineLimitError
 from rarebit.retrievers.collection.filters import Filter
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
@@ -33,6 +34,7 @@ class Kept:
         candidates: how many are asked for, at ``tuned_rows`` rows.
         tuned_rows: how many rows there were when that number was measured.
         indexed: whether there is an index over the bits.
+        breadth: how many times more rows than candidates that index has to look at.
     """
 
     settings: Settings
@@ -42,6 +44,7 @@ class Kept:
     candidates: int = 0
     tuned_rows: int = 0
     indexed: bool = False
+    breadth: float = 1.0
 
 
 class NewRow(NamedTuple):
@@ -86,8 +89,12 @@ class RemoteEngine(ABC):
     kind: ClassVar[str]
     """The engine's name, for messages."""
 
-    newest: int = 0
-    """The highest number of a row that was seen, which is about as high as there are rows."""
+    size: int = 0
+    """About how many rows there are, as far as was seen."""
+
+    def saw(self, row_ids: Iterable[int]) -> None:
+        """Learn from the numbers of some rows how many there are about: here, they are numbered from one up."""
+        self.size = max([self.size, *row_ids])
 
     @abstractmethod
     def kept(self, *, fresh: bool = False) -> Kept:
@@ -180,6 +187,10 @@ class RemoteEngine(ABC):
     @abstractmethod
     def may_train(self) -> bool:
         """Whether the credentials are those of somebody who may change what holds for all rows."""
+
+    def index_field(self, field: str) -> None:
+        """Build an index over the numbers of a field, for filters."""
+        raise EngineLimitError(f"{self.kind} has no index over a field such as {field!r}: filters read every row there")
 
     @abstractmethod
     def grant(self, role: str, tenant: str) -> None:

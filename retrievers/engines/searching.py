@@ -169,13 +169,13 @@ class RemoteSearches(RemoteRows, RemoteHandle):
             if coding.kept.plane is None:
                 every = self._engine.everything(self._tenant, coding.kept.generation, tree)
                 return [self._scored(coding, query, k, every) for query in queries]
-            count = max(k, candidates or candidates_for(coding.kept, k, self._engine.newest))
+            count = max(k, candidates or candidates_for(coding.kept, k, self._engine.size))
             scored: list[list[Found]] = []
             for start in range(0, len(queries), AT_ONCE):
                 part = queries[start : start + AT_ONCE]
                 planes = coding.kept.plane.encode(part)
                 found = self._engine.candidates(self._tenant, coding.kept.generation, planes, count, tree)
-                self._engine.newest = max([self._engine.newest, *(each.row_id for own in found for each in own)])
+                self._engine.saw(each.row_id for own in found for each in own)
                 scored += [self._scored(coding, query, k, own) for query, own in zip(part, found, strict=True)]
             return scored
 
@@ -185,11 +185,12 @@ class RemoteSearches(RemoteRows, RemoteHandle):
         if not found:
             return []
         ordered = sorted(found, key=lambda each: each.row_id)  # of equal rows the first one that was added comes first
-        vectors = coding.vectors(ordered)
-        scores = vectors @ query
+        scores = coding.scores(query, ordered)
+        places = nearest(scores, k)
+        best = [ordered[place] for place in places]
         return [
-            (ordered[place].row_id, ordered[place].read(), self._in_range(float(scores[place])), vectors[place])
-            for place in nearest(scores, k)
+            (each.row_id, each.read(), self._in_range(float(scores[place])), vector)
+            for place, each, vector in zip(places, best, coding.vectors(best), strict=True)
         ]
 
     def _in_range(self, score: float) -> float:

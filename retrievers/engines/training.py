@@ -47,8 +47,8 @@ PER_HIT: Final = 4
 """Candidates for each row that is wanted, at least."""
 
 
-def train_if_due(engine: RemoteEngine) -> None:
-    """Train, if a write has brought so many rows."""
+def train_if_due(engine: RemoteEngine, written: int) -> None:
+    """Train, if a write has brought so many rows, or measure anew what was measured with few."""
     if not engine.may_train:
         return
     kept = engine.kept()
@@ -58,6 +58,7 @@ def train_if_due(engine: RemoteEngine) -> None:
     is_done = kept.generation != UNTRAINED and (due > AUTOMATIC or not _can_be_coded_again(kept))
     if is_done or engine.count(None, most=due) < due:
         _try(engine.index_if_due)
+        _try(lambda: _tune_if_due(engine, written))
         return
     try:
         _try(lambda: train(engine, kept, engine.count(None)))
@@ -67,6 +68,14 @@ def train_if_due(engine: RemoteEngine) -> None:
             CodecWarning,
             stacklevel=4,
         )
+
+
+def _tune_if_due(engine: RemoteEngine, written: int) -> None:
+    kept = engine.kept()
+    engine.size += written
+    due = GROWTH * kept.tuned_rows
+    if kept.plane is not None and engine.size >= due and engine.count(None, most=due) >= due:
+        tune(engine)
 
 
 def _can_be_coded_again(kept: Kept) -> bool:
@@ -99,8 +108,9 @@ def tune(engine: RemoteEngine) -> None:
     if kept.plane is None:
         return
     with suppress(StaleCodesError):  # who trained meanwhile measures
-        vectors = Coding(kept).vectors(engine.sample(kept.generation, MEASURED))
-        engine.tune(enough(kept.plane, vectors, kept.settings.target_recall or TARGET), len(vectors))
+        vectors, rows = Coding(kept).vectors(engine.sample(kept.generation, MEASURED)), engine.count(None)
+        measured = enough(kept.plane, vectors, kept.settings.target_recall or TARGET)
+        engine.tune(_grown(measured, len(vectors), rows), rows)
 
 
 def enough(plane: BitPlane, vectors: Vectors, target: float) -> int:
@@ -128,5 +138,8 @@ def enough(plane: BitPlane, vectors: Vectors, target: float) -> int:
 
 def candidates_for(kept: Kept, k: int, rows: int) -> int:
     """Say how many candidates a search for k rows takes, among about so many rows."""
-    grown = max(1.0, rows / max(1, kept.tuned_rows)) ** GROWING
-    return max(min(MOST, int((kept.candidates or FEWEST) * grown)), PER_HIT * k)
+    return max(_grown(kept.candidates or FEWEST, kept.tuned_rows, rows), PER_HIT * k)
+
+
+def _grown(candidates: int, measured: int, rows: int) -> int:
+    return min(MOST, int(candidates * max(1.0, rows / max(1, measured)) ** GROWING))

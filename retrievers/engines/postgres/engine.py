@@ -28,7 +28,7 @@ from rarebit.retrievers.engines.engine import (
     StaleCodesError,
     StoredCode,
 )
-from rarebit.retrievers.engines.postgres import schema, statements
+from rarebit.retrievers.engines.postgres import indexes, schema, statements
 from rarebit.retrievers.engines.postgres.connections import Connection, Connections
 from rarebit.retrievers.engines.postgres.escaping import ESCAPED, escaped, unescaped
 from rarebit.retrievers.engines.postgres.filters import Condition
@@ -43,12 +43,6 @@ LONGEST_KEY: Final = 2500
 
 FEW: Final = 4096
 """Rows up to which those that match a filter are compared one by one: the index would pass over too many others."""
-
-MOST_SCANNED: Final = 1000
-"""The longest list that an HNSW index of pgvector keeps of what it has found."""
-
-INDEX_FROM: Final = 10_000
-"""Rows from which an index is built; fewer are compared one by one about as fast."""
 
 BATCH: Final = 4096
 """Rows that are encoded anew at once."""
@@ -121,8 +115,9 @@ class PostgresEngine(RemoteEngine):
         self._table.adopt(kept)
 
     def tune(self, candidates: int, rows: int) -> None:
-        """As :class:`RemoteEngine` says."""
+        """As :class:`RemoteEngine` says, and how wide the index has to look for them."""
         self._table.tune(candidates, rows)
+        self._tune_breadth()
 
     def put(self, tenant: str, generation: int, batches: Callable[[], Iterable[Sequence[NewRow]]]) -> None:
         """As :class:`RemoteEngine` says; the rows are copied in bulk, and put in place by one statement."""
@@ -214,7 +209,7 @@ class PostgresEngine(RemoteEngine):
         statement = statements.narrow(condition.sql) if narrowed else statements.NEAREST
 
         def ask(connection: Connection) -> list[list[Any]]:
-            self._prepare_scan(connection, count)
+            self._prepare_scan(connection, count * self.kept().breadth)
             answers = self._pipelined(connection, statement, given, bits)
             short = [place for place, found in enumerate(answers) if len(found) < count and not (found and found[0][0])]
             if short:
@@ -289,21 +284,24 @@ class PostgresEngine(RemoteEngine):
     def index_if_due(self) -> None:
         """As :class:`RemoteEngine` says; writers wait meanwhile."""
         kept = self.kept()
-        if kept.plane is None or kept.indexed or self.count(None, most=INDEX_FROM) < INDEX_FROM:
+        if kept.plane is None or kept.indexed or self.count(None, most=indexes.FROM) < indexes.FROM:
             return
-
-        def build(connection: Connection) -> None:
-            self._table.check(connection, kept.generation)
-            if not self._table.is_indexed(connection):
-                self._build_index(connection, kept)
-
         with suppress(StaleCodesError):  # who trained has built it
-            self._runner.in_transaction(build, alone=True)
+            self._runner.in_transaction(
+                lambda connection: indexes.build(self._runner, self._table, connection, kept), alone=True
+            )
         self._table.read()
+        self._tune_breadth()
 
-    def _build_index(self, connection: Connection, kept: Kept) -> None:
-        assert kept.plane is not None  # noqa: S101 -- it is trained
-        connection.execute(self._runner.formatted(statements.INDEX, bits=kept.plane.bits))
+    def index_field(self, field: str) -> None:
+        """As :class:`RemoteEngine` says; writers wait meanwhile."""
+        self._runner.in_transaction(lambda connection: indexes.build_over_field(self._runner, connection, field), alone=True)
+
+    def _tune_breadth(self) -> None:
+        kept = self.kept()
+        if kept.indexed and kept.candidates:
+            self._runner.call(lambda connection: indexes.tune_breadth(self._runner, connection, kept))
+            self._table.read()
 
     def grant(self, role: str, tenant: str) -> None:
         """As :class:`RemoteEngine` says; the role must exist."""
@@ -363,9 +361,9 @@ class PostgresEngine(RemoteEngine):
         if first and first[0] is not None and first[0][0] != generation:
             raise StaleCodesError
 
-    def _prepare_scan(self, connection: Connection, count: int) -> None:
-        """Let the index look at as many rows as are asked for; the connection remembers."""
-        wanted = max(40, min(count, MOST_SCANNED))
+    def _prepare_scan(self, connection: Connection, count: float) -> None:
+        """Let the index look at so many rows; the connection remembers."""
+        wanted = max(40, min(round(count), indexes.MOST_SCANNED))
         if self._scanned.get(connection) != wanted:
             connection.execute(sql.SQL("SET hnsw.ef_search = {}").format(sql.Literal(wanted)))
             self._scanned[connection] = wanted

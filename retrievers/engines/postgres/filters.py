@@ -7,6 +7,8 @@ own; what compares by Python's rules (True is 1) or by code points says so in th
 from __future__ import annotations
 
 import json
+import math
+import operator
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -19,6 +21,7 @@ MOST_DOTS: Final = 6
 """In the name of a field: each doubles the readings."""
 
 _COMPARED: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+_PYTHON: Final = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 _ALWAYS, _NEVER = "TRUE", "FALSE"
 
 
@@ -77,9 +80,36 @@ class Condition:
         found = _joined("OR", (f"({_filled(each)} AND {self._holds(leaf, each)}) IS TRUE" for each in readings), _NEVER)
         if leaf.op == "in" and None in leaf.value:
             return f"(NOT {filled} OR {found})"
-        if leaf.op == "eq" and isinstance(leaf.value, str) and len(readings) == 1:  # what an index over the column can find
-            return f"(metadata @> {self._json({leaf.field: leaf.value})} AND {found})"
+        if len(readings) > 1:
+            return found
+        if leaf.op in _COMPARED and isinstance(leaf.value, int | float):
+            return f"({self._number(readings[0], _COMPARED[leaf.op], leaf.value, leaf.field)} AND {readings[0]} IS NOT NULL)"
+        equal = leaf.value if leaf.op == "in" else [leaf.value] if leaf.op == "eq" else []
+        if equal and all(isinstance(each, str | int | float) for each in equal):  # an index over the column finds them
+            return f"({_joined('OR', (self._contained(leaf.field, each) for each in equal), _NEVER)} AND {found})"
         return found
+
+    def _contained(self, field: str, wanted: str | float) -> str:
+        """Say that a field is a value, and maybe more, in words that an index over the column finds."""
+        also = [bool(wanted)] if isinstance(wanted, int | float) and wanted in (0, 1) else []
+        return " OR ".join(f"metadata @> {self._json({field: each})}" for each in (_plain(wanted), *also))
+
+    def _number(self, value: str, sign: str, wanted: float, field: str | None = None) -> str:
+        """Compare with a number as Python does, to which True is 1 and False is 0.
+
+        With the name of the field it says so in words that indexes over the field and over the column find.
+        """
+        if math.isfinite(wanted):
+            number = f"{value} {sign} {self._json(_plain(wanted))}"
+        else:
+            number = _ALWAYS if _PYTHON[sign](0, wanted) else _NEVER
+        held = [f"(jsonb_typeof({value}) = 'number' AND {number})"]
+        booleans = [each for each in (False, True) if _PYTHON[sign](each, wanted)]
+        if field is None:
+            held += [f"{value} = {self._json(each)}" for each in booleans]
+        else:
+            held += [f"metadata @> {self._json({field: each})}" for each in booleans]
+        return _joined("OR", held, _NEVER)
 
     def _holds(self, leaf: Compare, value: str) -> str:
         """Say whether one value that is there, and is not null, fulfils a comparison."""
@@ -120,14 +150,10 @@ class Condition:
         in_string = f" WHEN 'string' THEN {self._within(value, wanted)}" if isinstance(wanted, str) else ""
         return f"{in_list}{in_string} ELSE FALSE END)"
 
-    def _ordered(self, value: str, operator: str, wanted: Any) -> str:
+    def _ordered(self, value: str, sign: str, wanted: Any) -> str:
         if isinstance(wanted, str):
-            return self._of_string(value, f"{operator} {self._text(wanted)}")
-        number = (
-            f"CASE jsonb_typeof({value}) WHEN 'number' THEN ({value} #>> '{{}}')::numeric WHEN 'boolean' THEN "
-            f"({value})::boolean::int::numeric END"
-        )
-        return f"(({number}) {operator} {self._given(json.dumps(wanted * 1))}::numeric)"
+            return self._of_string(value, f"{sign} {self._text(wanted)}")
+        return self._number(value, sign, wanted)
 
     def _within(self, value: str, wanted: str) -> str:
         return self._of_string(value, f"IS NOT NULL AND strpos({_string(value)}, {self._text(wanted)}) > 0")
@@ -143,6 +169,11 @@ class Condition:
             )
         for keys in _parted(name.split(".")):
             yield f"(metadata{''.join(f' -> {self._text(key)}' for key in keys)})"
+
+
+def _plain(number: Any) -> Any:
+    """Give a boolean as the number that Python takes it for."""
+    return int(number) if isinstance(number, bool) else number
 
 
 def _parted(pieces: Sequence[str]) -> Iterator[list[str]]:

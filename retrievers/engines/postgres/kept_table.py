@@ -143,7 +143,7 @@ class KeptTable:
         def read(connection: Connection) -> tuple[Any, ...]:
             return *self._runner.run(connection, statements.KEPT).fetchone(), self.is_indexed(connection)
 
-        stored, generation, codec, learned, plane, candidates, tuned_rows, indexed = self._runner.call(read)
+        stored, generation, codec, learned, plane, candidates, tuned_rows, breadth, indexed = self._runner.call(read)
         settings = _settings(stored)
         if settings.dim is None:
             self._seen = Kept(settings)
@@ -153,7 +153,8 @@ class KeptTable:
             restored = restore_codec(codec["name"], dim=settings.dim, config=codec["config"], learned=learned)
             if not isinstance(restored, SearchableCodec):
                 raise DamagedFileError(f"the codec {codec['name']!r} of {self._runner.where} cannot be searched")
-            self._seen = Kept(settings, generation, restored, BitPlane.restore(plane), candidates, tuned_rows, indexed)
+            bits = BitPlane.restore(plane)
+            self._seen = Kept(settings, generation, restored, bits, candidates, tuned_rows, indexed, breadth)
         return self._seen
 
     def _settings(self, connection: Connection) -> Settings:

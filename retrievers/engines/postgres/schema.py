@@ -29,7 +29,8 @@ CREATE TABLE {schema}.collection (
     learned bytea,
     plane bytea,
     candidates integer NOT NULL DEFAULT 0,
-    tuned_rows bigint NOT NULL DEFAULT 0
+    tuned_rows bigint NOT NULL DEFAULT 0,
+    breadth real NOT NULL DEFAULT 1
 );
 
 CREATE TABLE {schema}.rows (

@@ -156,7 +156,7 @@ class TestTraining:
 
 class TestIndex:
     def test_many_rows_are_found_through_an_index(self, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("rarebit.retrievers.engines.postgres.engine.INDEX_FROM", 1200)
+        monkeypatch.setattr("rarebit.retrievers.engines.postgres.indexes.FROM", 1200)
         monkeypatch.setattr("rarebit.retrievers.engines.postgres.engine.FEW", 300)
         with connected(postgres, training_minimum=1000) as collection:
             for start in range(0, ROWS, 250):

@@ -29,7 +29,7 @@ from rarebit.retrievers.engines.postgres.filters import Condition
 
 
 def test_rows_far_from_the_query_among_many_others(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rarebit.retrievers.engines.postgres.engine.INDEX_FROM", 1000)
+    monkeypatch.setattr("rarebit.retrievers.engines.postgres.indexes.FROM", 1000)
     monkeypatch.setattr("rarebit.retrievers.engines.postgres.engine.FEW", 50)
     monkeypatch.setitem(SCAN, "hnsw.max_scan_tuples", "200")
     near = normalized(np.abs(np.random.default_rng(2).standard_normal((3000, DIM))).astype(np.float32))

@@ -1,0 +1,76 @@
+"""Indexes over the bits and over fields, and how wide the first has to look to find the rows with the fewest other bits."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final
+
+import numpy as np
+from psycopg import sql
+
+from rarebit.retrievers.engines.engine import Kept
+from rarebit.retrievers.engines.postgres import statements
+from rarebit.retrievers.engines.postgres.connections import Connection
+from rarebit.retrievers.engines.postgres.escaping import escaped
+from rarebit.retrievers.engines.postgres.kept_table import KeptTable
+from rarebit.retrievers.engines.postgres.runner import Runner
+
+FROM: Final = 10_000
+"""Rows from which an index over the bits is built; fewer are compared one by one about as fast."""
+
+MOST_SCANNED: Final = 1000
+"""The longest list that an HNSW index of pgvector keeps of what it has found."""
+
+TRIED: Final = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+ASKED: Final = 50
+"""Rows that are asked for, with and without the index."""
+
+NEAREST: Final = 100
+SHARE: Final = 0.96
+"""Of so many rows with the fewest other bits, what share the index has to find: then it leads to .985 of the candidates that are
+among a query's ten nearest, which have fewer other bits than most of these."""
+
+
+def build(runner: Runner, table: KeptTable, connection: Connection, kept: Kept) -> None:
+    """Build the index over the bits, unless somebody else did."""
+    assert kept.plane is not None  # noqa: S101 -- it is trained
+    table.check(connection, kept.generation)
+    if not table.is_indexed(connection):
+        connection.execute(runner.formatted(statements.INDEX, bits=kept.plane.bits))
+
+
+def build_over_field(runner: Runner, connection: Connection, field: str) -> None:
+    """Build an index over the numbers of a field, unless there is one."""
+    name = sql.Identifier("field_" + blake2b(field.encode("utf-8", "replace"), digest_size=8).hexdigest())
+    filled = sql.SQL(statements.FIELD_INDEX).format(schema=runner.identifier, name=name, field=sql.Literal(escaped(field)))
+    connection.execute(filled)
+
+
+def tune_breadth(runner: Runner, connection: Connection, kept: Kept) -> None:
+    """Measure how many times more rows than candidates the index has to look at, and remember it."""
+    assert kept.plane is not None  # noqa: S101 -- the index is over its bits
+    bits = kept.plane.bits
+    given = {"count": NEAREST, "some": ASKED}
+    planes = [plane for (plane,) in connection.execute(runner.formatted(statements.SOME_PLANES, bits=bits), given)]
+    farthest = runner.formatted(statements.FARTHEST, bits=bits)
+
+    def distances() -> list[list[float]]:
+        found = [connection.execute(farthest, {**given, "plane": plane}).fetchall() for plane in planes]
+        return [[distance for (distance,) in each] for each in found]
+
+    with connection.transaction():
+        connection.execute("SET LOCAL enable_indexscan = off")
+        exact = distances()
+        connection.execute("SET LOCAL enable_indexscan = on")
+        connection.execute("SET LOCAL enable_seqscan = off")
+        for breadth in TRIED:
+            scanned = min(MOST_SCANNED, round(breadth * kept.candidates))
+            connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(scanned)))
+            found = [
+                np.count_nonzero(np.array(near) <= best[-1]) / len(best)
+                for near, best in zip(distances(), exact, strict=True)
+                if best
+            ]
+            if not found or np.mean(found) >= SHARE or scanned == MOST_SCANNED:
+                break
+    runner.run(connection, statements.BREADTH, {"breadth": breadth, "generation": kept.generation})
