@@ -22,13 +22,16 @@ MOST_SCANNED: Final = 1000
 """The longest list that an HNSW index of pgvector keeps of what it has found."""
 
 TRIED: Final = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
-ASKED: Final = 50
-"""Rows that are asked for, with and without the index."""
+ASKED: Final = 100
+"""Rows that are asked for, with and without the index; fewer, where that takes longer than reading ``MOST_READ`` rows."""
+
+FEWEST_ASKED: Final = 10
+MOST_READ: Final = 20_000_000
 
 NEAREST: Final = 100
-SHARE: Final = 0.96
-"""Of so many rows with the fewest other bits, what share the index has to find: then it leads to .985 of the candidates that are
-among a query's ten nearest, which have fewer other bits than most of these."""
+SHARE: Final = 0.97
+"""Of so many rows with the fewest other bits, what share the index has to find. It then finds more of those that matter: a row
+among the ten nearest has fewer other bits than most of these."""
 
 
 def build(runner: Runner, table: KeptTable, connection: Connection, kept: Kept) -> None:
@@ -50,7 +53,8 @@ def tune_breadth(runner: Runner, connection: Connection, kept: Kept) -> None:
     """Measure how many times more rows than candidates the index has to look at, and remember it."""
     assert kept.plane is not None  # noqa: S101 -- the index is over its bits
     bits = kept.plane.bits
-    given = {"count": NEAREST, "some": ASKED}
+    asked = min(ASKED, max(FEWEST_ASKED, MOST_READ // max(1, kept.tuned_rows)))
+    given = {"count": NEAREST, "some": asked, "share": min(1.0, 2 * asked / max(1, kept.tuned_rows))}
     planes = [plane for (plane,) in connection.execute(runner.formatted(statements.SOME_PLANES, bits=bits), given)]
     farthest = runner.formatted(statements.FARTHEST, bits=bits)
 

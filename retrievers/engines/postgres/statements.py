@@ -122,7 +122,7 @@ KEPT: Final = "SELECT settings, generation, codec, learned, plane, candidates, t
 SETTINGS: Final = "UPDATE {schema}.collection SET settings = %(new)s"
 TUNE: Final = "UPDATE {schema}.collection SET candidates = %(candidates)s, tuned_rows = %(rows)s"
 BREADTH: Final = "UPDATE {schema}.collection SET breadth = %(breadth)s WHERE generation = %(generation)s"
-SOME_PLANES: Final = "SELECT plane::bit({bits})::text FROM {schema}.rows ORDER BY random() LIMIT %(some)s"
+SOME_PLANES: Final = "SELECT plane::bit({bits})::text FROM {schema}.rows WHERE random() < %(share)s LIMIT %(some)s"
 FARTHEST: Final = f"""
     SELECT {DISTANCE} FROM {{schema}}.rows WHERE plane IS NOT NULL ORDER BY {DISTANCE} LIMIT %(count)s
 """
