@@ -109,8 +109,8 @@ INDEX: Final = """
     CREATE INDEX rows_plane ON {schema}.rows USING hnsw ((plane::bit({bits})) {extension}.bit_hamming_ops)
     WITH (m = 16, ef_construction = 128)
 """
-"""With 11 neighbours a sixth of the memory is saved, and twice as many rows have to be looked at for as many of the nearest; built
-with pgvector's usual 64, a third more."""
+"""With 11 neighbours a sixth of the memory is saved, and twice as many rows have to be looked at for as many of the nearest;
+built with pgvector's usual 64, a third more."""
 
 FIELD_INDEX: Final = """
     CREATE INDEX IF NOT EXISTS {name} ON {schema}.rows (tenant, (metadata -> {field}::text))
