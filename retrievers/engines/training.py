@@ -49,6 +49,7 @@ PER_HIT: Final = 4
 
 def train_if_due(engine: RemoteEngine, written: int) -> None:
     """Train, if a write has brought so many rows, or measure anew what was measured with few."""
+    engine.size += written
     if not engine.may_train:
         return
     kept = engine.kept()
@@ -58,7 +59,7 @@ def train_if_due(engine: RemoteEngine, written: int) -> None:
     is_done = kept.generation != UNTRAINED and (due > AUTOMATIC or not _can_be_coded_again(kept))
     if is_done or engine.count(None, most=due) < due:
         _try(engine.index_if_due)
-        _try(lambda: _tune_if_due(engine, written))
+        _try(lambda: _tune_if_due(engine))
         return
     try:
         _try(lambda: train(engine, kept, engine.count(None)))
@@ -70,9 +71,8 @@ def train_if_due(engine: RemoteEngine, written: int) -> None:
         )
 
 
-def _tune_if_due(engine: RemoteEngine, written: int) -> None:
+def _tune_if_due(engine: RemoteEngine) -> None:
     kept = engine.kept()
-    engine.size += written
     due = GROWTH * kept.tuned_rows
     if kept.plane is not None and engine.size >= due and engine.count(None, most=due) >= due:
         tune(engine)

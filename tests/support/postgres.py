@@ -28,6 +28,19 @@ METADATAS: list[dict[str, Any]] = [{"row": row, "half": row % 2} for row in rang
 IDS = [str(row) for row in range(ROWS)]
 
 
+QUERIES = normalized(VECTORS[:40] + 0.3 * np.random.default_rng(1).standard_normal((40, DIM)).astype(np.float32))
+
+
+def recall(collection: Any, rows: np.ndarray, **given: Any) -> float:
+    """Give the share of the ten best of some rows that are found."""
+    shares = []
+    for query in QUERIES:
+        best = rows[np.argsort(-(VECTORS[rows] @ query), kind="stable")[:10]]
+        found = [int(hit.id) for hit in collection.search(query, 10, **given)]
+        shares.append(len(set(found) & set(best.tolist())) / min(10, len(rows)))
+    return float(np.mean(shares))
+
+
 def admin(url: str) -> psycopg.Connection[Any]:
     return psycopg.connect(url, autocommit=True)
 

@@ -44,9 +44,11 @@ LONGEST_KEY: Final = 2500
 FEW: Final = 4096
 """Rows up to which those that match a filter are compared one by one: the index would pass over too many others."""
 
+FEWEST_SCANNED: Final = 40
+"""Rows of the index that pgvector looks at unless it is told otherwise."""
+
 BATCH: Final = 4096
 """Rows that are encoded anew at once."""
-
 
 _REWRITTEN: Final = re.compile(r"\d[eE][+-]?\d|-0(?![.]?\d*[1-9])")
 """Numbers that JSONB writes in another way: with an exponent, or minus zero."""
@@ -209,8 +211,7 @@ class PostgresEngine(RemoteEngine):
         statement = statements.narrow(condition.sql) if narrowed else statements.NEAREST
 
         def ask(connection: Connection) -> list[list[Any]]:
-            self._prepare_scan(connection, count * self.kept().breadth)
-            answers = self._pipelined(connection, statement, given, bits)
+            answers = self._pipelined(connection, statement, given, bits, scanned=round(count * self.kept().breadth))
             short = [place for place, found in enumerate(answers) if len(found) < count and not (found and found[0][0])]
             if short:
                 again = self._pipelined(connection, statements.exact(condition.sql), given, [bits[place] for place in short])
@@ -226,15 +227,25 @@ class PostgresEngine(RemoteEngine):
         given = {**condition.parameters, "tenant": escaped(tenant)}
         return self._candidates(generation, self._runner.fetched(statements.everything(condition.sql, "row_id"), given))
 
-    def _pipelined(self, connection: Connection, statement: str, given: dict[str, Any], bits: Sequence[str]) -> list[list[Any]]:
+    def _pipelined(
+        self, connection: Connection, statement: str, given: dict[str, Any], bits: Sequence[str], *, scanned: int | None = None
+    ) -> list[list[Any]]:
+        """Ask for each of the bits, in one round trip; ``scanned`` rows of the index are looked at, which is remembered."""
         query = self._runner.formatted(statement, bits=len(bits[0]))
-        if len(bits) == 1:
+        wanted = None if scanned is None else max(FEWEST_SCANNED, min(scanned, indexes.MOST_SCANNED))
+        same = wanted in (None, self._scanned.get(connection))
+        if same and len(bits) == 1:
             return [connection.execute(query, {**given, "plane": bits[0]}, binary=True).fetchall()]
         with connection.pipeline():
+            if not same:
+                connection.execute(sql.SQL("SET hnsw.ef_search = {}").format(sql.Literal(wanted)))
             cursors = [connection.cursor(binary=True) for _ in bits]
             for cursor, plane in zip(cursors, bits, strict=True):
                 cursor.execute(query, {**given, "plane": plane})
-            return [cursor.fetchall() for cursor in cursors]
+            answers = [cursor.fetchall() for cursor in cursors]
+        if wanted is not None:
+            self._scanned[connection] = wanted
+        return answers
 
     def _candidates(self, generation: int, found: Sequence[Any]) -> list[Candidate]:
         self._check(generation, *(row[1:] for row in found[:1]))
@@ -360,13 +371,6 @@ class PostgresEngine(RemoteEngine):
     def _check(generation: int, *first: Any) -> None:
         if first and first[0] is not None and first[0][0] != generation:
             raise StaleCodesError
-
-    def _prepare_scan(self, connection: Connection, count: float) -> None:
-        """Let the index look at so many rows; the connection remembers."""
-        wanted = max(40, min(round(count), indexes.MOST_SCANNED))
-        if self._scanned.get(connection) != wanted:
-            connection.execute(sql.SQL("SET hnsw.ef_search = {}").format(sql.Literal(wanted)))
-            self._scanned[connection] = wanted
 
 
 def _row(key: str, text: str, metadata: str) -> Row:

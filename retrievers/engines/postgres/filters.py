@@ -7,7 +7,6 @@ own; what compares by Python's rules (True is 1) or by code points says so in th
 from __future__ import annotations
 
 import json
-import math
 import operator
 import re
 from collections.abc import Iterator, Sequence
@@ -99,11 +98,7 @@ class Condition:
 
         With the name of the field it says so in words that indexes over the field and over the column find.
         """
-        if math.isfinite(wanted):
-            number = f"{value} {sign} {self._json(_plain(wanted))}"
-        else:
-            number = _ALWAYS if _PYTHON[sign](0, wanted) else _NEVER
-        held = [f"(jsonb_typeof({value}) = 'number' AND {number})"]
+        held = [f"(jsonb_typeof({value}) = 'number' AND {value} {sign} {self._json(_plain(wanted))})"]
         booleans = [each for each in (False, True) if _PYTHON[sign](each, wanted)]
         if field is None:
             held += [f"{value} = {self._json(each)}" for each in booleans]

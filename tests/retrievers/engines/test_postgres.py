@@ -14,10 +14,21 @@ pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
 
 import psycopg
 from psycopg import sql
-from support.postgres import DIM, IDS, METADATAS, ROWS, TEXTS, VECTORS, admin, break_connections, connected, schema_of
+from support.postgres import (
+    IDS,
+    METADATAS,
+    QUERIES,
+    ROWS,
+    TEXTS,
+    VECTORS,
+    admin,
+    break_connections,
+    connected,
+    recall,
+    schema_of,
+)
 
 from rarebit import And, Collection, Compare, Where
-from rarebit.arrays import normalized
 from rarebit.errors import (
     AccessError,
     ClosedError,
@@ -40,19 +51,6 @@ def trained(postgres: str) -> Iterator[Any]:
     with connected(postgres, training_minimum=1000) as given:
         given.add(VECTORS, texts=TEXTS, metadatas=METADATAS, ids=IDS)
         yield given
-
-
-QUERIES = normalized(VECTORS[:40] + 0.3 * np.random.default_rng(1).standard_normal((40, DIM)).astype(np.float32))
-
-
-def recall(collection: Any, rows: np.ndarray, **given: Any) -> float:
-    """Give the share of the ten best of some rows that are found."""
-    shares = []
-    for query in QUERIES:
-        best = rows[np.argsort(-(VECTORS[rows] @ query), kind="stable")[:10]]
-        found = [int(hit.id) for hit in collection.search(query, 10, **given)]
-        shares.append(len(set(found) & set(best.tolist())) / min(10, len(rows)))
-    return float(np.mean(shares))
 
 
 class TestTraining:
@@ -152,34 +150,6 @@ class TestTraining:
             collection.add(np.tile(VECTORS[:2], (600, 1)))
         assert collection.count() == 1200
         assert collection.search(VECTORS[0], 1)[0].score == pytest.approx(1.0, abs=1e-6)
-
-
-class TestIndex:
-    def test_many_rows_are_found_through_an_index(self, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("rarebit.retrievers.engines.postgres.indexes.FROM", 1200)
-        monkeypatch.setattr("rarebit.retrievers.engines.postgres.engine.FEW", 300)
-        with connected(postgres, training_minimum=1000) as collection:
-            for start in range(0, ROWS, 250):
-                part = slice(start, start + 250)
-                collection.add(VECTORS[part], texts=TEXTS[part], metadatas=METADATAS[part], ids=IDS[part])
-            assert collection._engine.kept().indexed
-            with admin(postgres) as server:
-                server.execute("SET enable_seqscan = off")
-                plan = "\n".join(
-                    line
-                    for (line,) in server.execute(
-                        sql.SQL("EXPLAIN SELECT id FROM {}.rows ORDER BY (plane::bit(48)) <~> (%s)::bit(48) LIMIT 5").format(
-                            sql.Identifier(schema_of(collection))
-                        ),
-                        ("01" * 24,),
-                    )
-                )
-            assert "rows_plane" in plan
-            assert recall(collection, np.arange(ROWS)) >= 0.98
-            for least in (0, ROWS // 2, ROWS - 400, ROWS - 200, ROWS - 3):
-                matching = np.arange(least, ROWS)
-                assert recall(collection, matching, filter=Compare("row", "gte", least)) >= 0.98
-                assert len(collection.search(QUERIES[0], 500, filter=Compare("row", "gte", least))) == min(500, len(matching))
 
 
 class TestTenants:

@@ -1,0 +1,105 @@
+"""Indexes in PostgreSQL: over bits, searched as wide as that takes, and over fields that filters ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
+
+from psycopg import sql
+from support.postgres import IDS, METADATAS, QUERIES, ROWS, TEXTS, VECTORS, admin, connected, recall, schema_of
+
+from rarebit import Compare
+from rarebit.errors import InputError
+from rarebit.retrievers.engines.postgres.filters import Condition
+
+
+class TestIndex:
+    def test_many_rows_are_found_through_an_index(self, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("rarebit.retrievers.engines.postgres.indexes.FROM", 1200)
+        monkeypatch.setattr("rarebit.retrievers.engines.postgres.engine.FEW", 300)
+        with connected(postgres, training_minimum=1000) as collection:
+            for start in range(0, ROWS, 250):
+                part = slice(start, start + 250)
+                collection.add(VECTORS[part], texts=TEXTS[part], metadatas=METADATAS[part], ids=IDS[part])
+            assert collection._engine.kept().indexed
+            with admin(postgres) as server:
+                server.execute("SET enable_seqscan = off")
+                plan = "\n".join(
+                    line
+                    for (line,) in server.execute(
+                        sql.SQL("EXPLAIN SELECT id FROM {}.rows ORDER BY (plane::bit(48)) <~> (%s)::bit(48) LIMIT 5").format(
+                            sql.Identifier(schema_of(collection))
+                        ),
+                        ("01" * 24,),
+                    )
+                )
+            assert "rows_plane" in plan
+            assert recall(collection, np.arange(ROWS)) >= 0.98
+            for least in (0, ROWS // 2, ROWS - 400, ROWS - 200, ROWS - 3):
+                matching = np.arange(least, ROWS)
+                assert recall(collection, matching, filter=Compare("row", "gte", least)) >= 0.98
+                assert len(collection.search(QUERIES[0], 500, filter=Compare("row", "gte", least))) == min(500, len(matching))
+
+    def test_how_wide_the_index_is_searched_is_measured(self, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("rarebit.retrievers.engines.postgres.indexes.FROM", 500)
+        monkeypatch.setattr("rarebit.retrievers.engines.training.AUTOMATIC", 0)  # is not trained a second time
+        with connected(postgres, training_minimum=500) as collection:
+            collection.add(VECTORS[:600], ids=IDS[:600])
+            engine = collection._engine
+            assert (engine.kept().indexed, engine.kept().breadth, engine.kept().tuned_rows) == (True, 1.0, 600)
+            monkeypatch.setattr("rarebit.retrievers.engines.postgres.indexes.SHARE", 1.1)  # which nothing reaches
+            monkeypatch.setattr("rarebit.retrievers.engines.training.GROWTH", 2)
+            collection.add(VECTORS[600:1100], ids=IDS[600:1100])
+            assert engine.kept().tuned_rows == 600
+            collection.add(VECTORS[1100:], ids=IDS[1100:])
+            assert engine.kept().tuned_rows == ROWS
+            wide = min(1000, round(engine.kept().breadth * engine.kept().candidates))
+            assert wide > engine.kept().candidates
+            with engine._connections._connection() as connection:
+                engine._scanned.pop(connection, None)
+            collection.search(QUERIES[0], 10)
+            with engine._connections._connection() as connection:
+                assert connection.execute("SHOW hnsw.ef_search").fetchone() == (str(wide),)
+            assert recall(collection, np.arange(ROWS)) >= 0.98
+
+    def test_numbers_of_a_field_are_found_by_an_index(self, postgres: str) -> None:
+        values: list[Any] = [*range(400), True, False, None, 1.5, -2, "3", [4], {"a": 5}, float(2**70), "x" * 10_000]
+        with connected(postgres) as collection:
+            vectors = np.ones((len(values), 2), np.float32)
+            collection.add(vectors, ids=list(map(str, range(len(values)))), metadatas=[{"it's": value} for value in values])
+            bounds = [
+                ("gte", 397),
+                ("lt", 2),
+                ("gt", -0.5),
+                ("lte", 0),
+                ("gt", 1e300),
+                ("lt", True),
+            ]
+            asked = [Compare("it's", sign, bound) for sign, bound in bounds]  # type: ignore[arg-type]
+            before = [{row.id for row in collection.iterate(each)} for each in asked]
+            assert before == [{str(at) for at, value in enumerate(values) if holds(value, *bound)} for bound in bounds]
+            collection.index_field("it's")
+            collection.index_field("it's")
+            assert [{row.id for row in collection.iterate(each)} for each in asked] == before
+            condition = Condition(asked[0], "")
+            with admin(postgres) as server:
+                server.execute("SET enable_seqscan = off")
+                select = sql.SQL("EXPLAIN SELECT id FROM {}.rows WHERE tenant = '' AND ").format(
+                    sql.Identifier(schema_of(collection))
+                )
+                plan = server.execute(select + sql.SQL(condition.sql), condition.parameters).fetchall()  # type: ignore[arg-type]
+            assert "using field_" in str(plan)
+            collection.add([[1.0, 0.0]], ids=["long"], metadatas=[{"it's": "y" * 100_000}])
+            for wrong in ("", "a.b", 3):
+                with pytest.raises(InputError, match="wanted the name of a field"):
+                    collection.index_field(wrong)  # type: ignore[arg-type]
+
+
+def holds(value: Any, sign: str, bound: float) -> bool:
+    if not isinstance(value, bool | int | float):
+        return False
+    return {"gt": value > bound, "gte": value >= bound, "lt": value < bound, "lte": value <= bound}[sign]
