@@ -35,18 +35,14 @@ Numbered: TypeAlias = list[tuple[int, NewRow]]
 AT_ONCE: Final = 2048
 
 
-class End(ABC):
-    """One side of a move."""
+class MoveSource(ABC):
+    """The side of a move that is read."""
 
     where: str
 
     @abstractmethod
     def kept(self) -> Kept:
         """Give settings and codec of this side, without bits."""
-
-    @abstractmethod
-    def take(self, kept: Kept, source: End) -> None:
-        """Take over settings and codec of the other side, or check that they are the same."""
 
     @abstractmethod
     def plane(self) -> BitPlane:
@@ -64,6 +60,21 @@ class End(ABC):
     def named(self, tenant: str, ids: Sequence[str]) -> list[NewRow]:
         """Give those of some rows that are there."""
 
+    def every(self, tenant: str) -> Iterator[list[NewRow]]:
+        """Give all rows, some at a time."""
+        last = 0
+        while found := self.read(tenant, last):
+            last = found[-1][0]
+            yield [row for _, row in found]
+
+
+class End(MoveSource):
+    """One side of a move, which can be the other one too: a collection."""
+
+    @abstractmethod
+    def take(self, kept: Kept, source: MoveSource) -> None:
+        """Take over settings and codec of the other side, or check that they are the same."""
+
     @abstractmethod
     def put(self, tenant: str, new: list[NewRow]) -> None:
         """Write rows."""
@@ -75,13 +86,6 @@ class End(ABC):
     @abstractmethod
     def finish(self) -> None:
         """Make ready for searches what is derived from all rows."""
-
-    def every(self, tenant: str) -> Iterator[list[NewRow]]:
-        """Give all rows, some at a time."""
-        last = 0
-        while found := self.read(tenant, last):
-            last = found[-1][0]
-            yield [row for _, row in found]
 
 
 class EmbeddedEnd(End):
@@ -97,13 +101,13 @@ class EmbeddedEnd(End):
         with self._engine.snapshot() as snapshot:
             if snapshot.connection.execute("SELECT 1 FROM shared LIMIT 1").fetchone():
                 raise EngineLimitError(f"{self.where} shares rows with tenants, which no engine can: add them to each tenant")
-            return _comparable(snapshot.settings, snapshot.codec)
+            return comparable(snapshot.settings, snapshot.codec)
 
-    def take(self, kept: Kept, source: End) -> None:
+    def take(self, kept: Kept, source: MoveSource) -> None:
         """As :class:`End` says."""
         with self._engine.write() as connection:
             snapshot = self._engine.snapshot_in(connection)
-            own = _comparable(snapshot.settings, snapshot.codec)
+            own = comparable(snapshot.settings, snapshot.codec)
             _check_words(own, kept, self.where)
             if same(own, kept):
                 return
@@ -174,9 +178,9 @@ class RemoteEnd(End):
     def kept(self) -> Kept:
         """As :class:`End` says."""
         kept = self._engine.kept(fresh=True)
-        return _comparable(kept.settings, kept.codec)
+        return comparable(kept.settings, kept.codec)
 
-    def take(self, kept: Kept, source: End) -> None:
+    def take(self, kept: Kept, source: MoveSource) -> None:
         """As :class:`End` says."""
         if kept.settings.near_duplicates is not None:
             raise EngineLimitError(f"{source.where} looks for near-duplicates, and {self._engine.kind} does not")
@@ -246,7 +250,7 @@ def end_of(collection: Movable) -> End:
     return RemoteEnd(collection) if isinstance(collection, RemoteCollection) else EmbeddedEnd(collection)
 
 
-def _comparable(settings: Settings, codec: SearchableCodec | None) -> Kept:
+def comparable(settings: Settings, codec: SearchableCodec | None) -> Kept:
     """Give what must be the same on both sides; how often it was trained is each side's own."""
     trained = codec is not None and not isinstance(codec, Exact)
     return Kept(settings, generation=int(trained), codec=codec if trained else None)

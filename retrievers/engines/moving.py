@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from rarebit.errors import CollectionError, SettingsError
 from rarebit.retrievers.engines.engine import OWN, NewRow
-from rarebit.retrievers.engines.move_ends import End, Movable, end_of, same
+from rarebit.retrievers.engines.move_ends import End, Movable, MoveSource, end_of, same
 
 ROUNDS: Final = 5
 """In which the target catches up with a source that is written to."""
@@ -55,7 +55,13 @@ def move(source: Movable, target: Movable, *, overwrite: bool = False, progress:
         EngineLimitError: the source shares rows with tenants, or looks for near-duplicates, and the target cannot.
         CollectionError: the source was trained, or changed faster than it could be copied, meanwhile.
     """
-    here, there = end_of(source), end_of(target)
+    return move_between(end_of(source), end_of(target), overwrite=overwrite, progress=progress)
+
+
+def move_between(
+    here: MoveSource, there: End, *, overwrite: bool = False, progress: bool = False, doing: str = "moving"
+) -> MoveReport:
+    """Make one side what the other is; as :func:`move`, of which ``doing`` is what the progress bar says."""
     kept = here.kept()
     there.take(kept, here)
     copied = deleted = 0
@@ -64,7 +70,7 @@ def move(source: Movable, target: Movable, *, overwrite: bool = False, progress:
         for tenant in names:
             deleted += _clear(here, there, tenant, overwrite=overwrite)
         for tenant in names:
-            copied += _copy(here, there, tenant, progress=progress)
+            copied += _copy(here, there, tenant, doing if progress else None)
         sums = [_summed(end, names) for end in (here, there)]
         if not same(here.kept(), kept):
             raise CollectionError(f"{here.where} was trained meanwhile: move again, into an empty collection")
@@ -76,7 +82,7 @@ def move(source: Movable, target: Movable, *, overwrite: bool = False, progress:
     raise CollectionError(f"{here.where} is written to faster than it can be copied: move again when less is written")
 
 
-def _clear(source: End, target: End, tenant: str, *, overwrite: bool) -> int:
+def _clear(source: MoveSource, target: End, tenant: str, *, overwrite: bool) -> int:
     """Delete rows of the target that the source has not, or has otherwise; returns how many it has not."""
     deleted = 0
     for part in target.every(tenant):
@@ -94,11 +100,11 @@ def _clear(source: End, target: End, tenant: str, *, overwrite: bool) -> int:
     return deleted
 
 
-def _copy(source: End, target: End, tenant: str, *, progress: bool) -> int:
+def _copy(source: MoveSource, target: End, tenant: str, doing: str | None) -> int:
     """Write the source's rows from the first one on that is not in its place; returns how many."""
     there = (row.id for part in target.every(tenant) for row in part)
     copied, new = 0, False
-    with tqdm(desc=f"moving {tenant or 'own rows'}", unit="row", disable=not progress) as bar:
+    with tqdm(desc=f"{doing} {tenant or 'own rows'}", unit="row", disable=doing is None) as bar:
         for part in source.every(tenant):
             first = 0 if new else next((place for place, row in enumerate(part) if next(there, None) != row.id), len(part))
             if first < len(part):
@@ -109,7 +115,7 @@ def _copy(source: End, target: End, tenant: str, *, progress: bool) -> int:
     return copied
 
 
-def _summed(end: End, tenants: list[str]) -> tuple[int, str]:
+def _summed(end: MoveSource, tenants: list[str]) -> tuple[int, str]:
     """Count all rows, and chain their checksums in their order."""
     count, chain = 0, blake2b(digest_size=8)
     for tenant in tenants:

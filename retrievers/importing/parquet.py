@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class ParquetSource:
         self._paths = files_at(Path(path))
         self.count, named = 0, (vector_column, text_column, id_column)
         for each in self._paths:
-            with _opened(each) as file:
+            with opened(each) as file:
                 self.count += file.metadata.num_rows
                 _fields(file.schema_arrow, named, each.name)
         self._named = named
@@ -64,9 +64,9 @@ class ParquetSource:
         """Give the rows in the order of the files and of their rows."""
         start = 0
         for path in self._paths:
-            with _opened(path) as file:
+            with opened(path) as file:
                 fields = _fields(file.schema_arrow, self._named, path.name)
-                for batch in _read(file, size, start, path.name):
+                for batch in read(file, size, start, path.name):
                     yield _rows(batch, fields, start, path.name)
                     start += batch.num_rows
 
@@ -85,7 +85,8 @@ def files_at(path: Path) -> list[Path]:
     return found
 
 
-def _opened(path: Path) -> ParquetFile:
+def opened(path: Path) -> ParquetFile:
+    """Open a file; raises InputError where it is no Parquet."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
@@ -95,7 +96,8 @@ def _opened(path: Path) -> ParquetFile:
         raise InputError(f"{path} cannot be read as Parquet ({error}): check the file") from error
 
 
-def _read(file: ParquetFile, size: int, start: int, where: str) -> Iterator[pa.RecordBatch]:
+def read(file: ParquetFile, size: int, start: int, where: str) -> Iterator[pa.RecordBatch]:
+    """Read so many rows at a time, the first of which has the number ``start`` in messages."""
     import pyarrow as pa
 
     try:
@@ -123,7 +125,7 @@ def _in_microseconds(schema: pa.Schema) -> pa.Schema:
 def _fields(schema: pa.Schema, named: tuple[str | None, str | None, str | None], where: str) -> Fields:
     vector, text, key = named
     names = list(schema.names)
-    lists = [name for name in names if _is_vector(schema.field(name).type)]
+    lists = [name for name in names if is_vector(schema.field(name).type)]
     found_vector = field_for("vector", vector, VECTORS, lists, f"{where} (columns of lists: {lists})")
     found_text = field_for("text", text, TEXTS, names, where)
     for role, found in (("vector", found_vector), ("text", found_text)):
@@ -132,7 +134,8 @@ def _fields(schema: pa.Schema, named: tuple[str | None, str | None, str | None],
     return Fields(str(found_text), field_for("id", key, IDS, names, where), found_vector)
 
 
-def _is_vector(kind: pa.DataType) -> bool:
+def is_vector(kind: pa.DataType) -> bool:
+    """Whether a column's values are lists of numbers."""
     from pyarrow import types
 
     if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
@@ -141,12 +144,8 @@ def _is_vector(kind: pa.DataType) -> bool:
 
 
 def _rows(batch: pa.RecordBatch, fields: Fields, start: int, where: str) -> Rows:
-    vectors = _vectors(batch.column(fields.vector), start, where)
-    try:
-        others = batch.select([name for name in batch.schema.names if name != fields.vector])
-        records = others.cast(_in_microseconds(others.schema)).to_pylist()
-    except ValueError as error:  # times finer than Python's, for one
-        raise InputError(f"{where}, rows from {start} on, cannot be read ({error}): cast or leave out that column") from error
+    vectors = vectors_of(batch.column(fields.vector), start, where)
+    records = records_of(batch.select([name for name in batch.schema.names if name != fields.vector]), start, where)
     passages = [fields.passage(record, f"{where}, row {start + place}") for place, record in enumerate(records)]
     ids = [
         derived_id(start + place, passage, vectors[place]) if passage.id is None else passage.id
@@ -155,7 +154,17 @@ def _rows(batch: pa.RecordBatch, fields: Fields, start: int, where: str) -> Rows
     return Rows(ids, vectors, [passage.text for passage in passages], [passage.metadata for passage in passages])
 
 
-def _vectors(column: pa.Array, start: int, where: str) -> Vectors:
+def records_of(batch: pa.RecordBatch, start: int, where: str) -> list[dict[str, Any]]:
+    """Give rows as dictionaries of Python's values."""
+    try:
+        records: list[dict[str, Any]] = batch.cast(_in_microseconds(batch.schema)).to_pylist()
+    except ValueError as error:  # times finer than Python's, for one
+        raise InputError(f"{where}, rows from {start} on, cannot be read ({error}): cast or leave out that column") from error
+    return records
+
+
+def vectors_of(column: pa.Array, start: int, where: str) -> Vectors:
+    """Give a column of lists as a matrix; raises VectorError where one is missing or of another length."""
     from pyarrow.compute import call_function
 
     if column.null_count:

@@ -1,4 +1,4 @@
-"""The command line: ``rarebit index | import | move | search | stats | recompress | check | compact | demo``."""
+"""The command line: ``rarebit index | import | build | move | search | stats | recompress | check | compact | demo``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from rarebit import __version__, cli_import, cli_move
+from rarebit import __version__, cli_build, cli_import, cli_move
 from rarebit.encoders import DEFAULT_ENCODER, load_encoder
 from rarebit.errors import RarebitError
 from rarebit.extras import require
@@ -79,6 +79,12 @@ def index(arguments: argparse.Namespace) -> None:
 def import_(arguments: argparse.Namespace) -> None:
     """Store the passages of another store with the vectors that they have; a run that was cut off is resumed by another."""
     counts, sentences = cli_import.run(arguments)
+    _report(counts, sentences, as_json=arguments.json)
+
+
+def build(arguments: argparse.Namespace) -> None:
+    """Build a collection from files of passages, in bulk, with or without Ray; another run resumes one that was cut off."""
+    counts, sentences = cli_build.run(arguments)
     _report(counts, sentences, as_json=arguments.json)
 
 
@@ -163,6 +169,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     cli_import.add_arguments(importing)
     importing.set_defaults(command=import_)
+
+    building = commands.add_parser("build", help="build from files of passages, in bulk", description=build.__doc__)
+    cli_build.add_arguments(building)
+    building.set_defaults(command=build)
 
     moving = commands.add_parser("move", help="take a collection to a server, or back", description=move.__doc__)
     cli_move.add_arguments(moving)

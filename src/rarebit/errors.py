@@ -9,6 +9,7 @@
     │   ├── DuplicateIdError                one id twice in one call
     │   ├── MetadataError                   metadata that JSON cannot hold
     │   └── FilterError                     a filter that cannot be understood
+    ├── BuildError                          a bulk build whose workers cannot go on
     ├── CalibrationError (ValueError)       scores of another model or source than a relevance was calibrated on
     ├── MissingRowError (KeyError)          an id that the collection does not hold
     ├── EndpointError (ConnectionError)     a served language model that cannot be reached, or refuses
@@ -64,6 +65,10 @@ class MetadataError(InputError):
 
 class FilterError(InputError):
     """A filter that cannot be understood."""
+
+
+class BuildError(RarebitError):
+    """The workers of a bulk build cannot go on; what they have finished is kept."""
 
 
 class CalibrationError(RarebitError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,3 +35,22 @@ def one_blas_thread() -> Iterator[None]:
 def _controller() -> Any:
     """Find the libraries once: looking for them takes longer than a small piece of work."""
     return ThreadpoolController()
+
+
+@contextmanager
+def so_many_threads(count: int) -> Iterator[None]:
+    """Have BLAS, OpenMP and torch, where it is loaded, work in a fixed number of threads.
+
+    Sums that are cut among another number of threads round otherwise, so what is to come out the same everywhere is computed
+    in the same number of them.
+    """
+    torch: Any = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch is not None else 0
+    with ThreadpoolController().limit(limits=count):
+        if torch is not None:
+            torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            if torch is not None:
+                torch.set_num_threads(before)

@@ -1,0 +1,84 @@
+"""Which row has which id: on disk, so that a build needs no memory for the ids of the whole corpus."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from rarebit.errors import DamagedFileError
+from rarebit.retrievers.collection.statements import select_in
+
+FILE: Final = "ids.sqlite"
+CACHE_KIB: Final = 65_536
+
+
+class RowIds:
+    """Ids with the numbers of their rows, and digests of their contents."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Use :meth:`being_made` or :meth:`of`."""
+        self._connection = connection
+
+    @classmethod
+    def being_made(cls, folder: Path) -> RowIds:
+        """Begin anew, aside; :meth:`finish` gives the file its name.
+
+        Nothing of it is worth keeping when the process is killed, so nothing is written more carefully than needed.
+        """
+        aside = _aside(folder)
+        aside.unlink(missing_ok=True)
+        connection = sqlite3.connect(aside, isolation_level=None)
+        for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
+            connection.execute(f"PRAGMA {setting}")
+        connection.execute("CREATE TABLE ids (id TEXT PRIMARY KEY, row INTEGER, digest BLOB) WITHOUT ROWID")
+        connection.execute("BEGIN")
+        return cls(connection)
+
+    @classmethod
+    def of(cls, folder: Path) -> RowIds:
+        """Open what a finished reading has left.
+
+        Raises:
+            DamagedFileError: it is gone.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            raise DamagedFileError(f"{path} is gone, wanted the build's own file: delete {folder} and build again")
+        return cls(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None))
+
+    def add(self, key: str, row: int, digest: bytes) -> bytes | None:
+        """Note a new id; gives the digest of the row that has it already, or None."""
+        added = self._connection.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", (key, row, digest)).rowcount
+        if added:
+            return None
+        (found,) = self._connection.execute("SELECT digest FROM ids WHERE id = ?", (key,)).fetchone()
+        return bytes(found)
+
+    def rows_of(self, keys: Sequence[str]) -> list[int]:
+        """Give the rows of those of the ids that are there, in their order."""
+        try:
+            found: Iterable[tuple[int]] = select_in(self._connection, "SELECT row FROM ids WHERE id IN", keys)
+            return sorted(row for (row,) in found)
+        except sqlite3.Error as error:
+            raise DamagedFileError(f"{FILE} cannot be read ({error}): delete the work folder and build again") from error
+
+    def finish(self, folder: Path) -> None:
+        """Close what was made and give it its name."""
+        self._connection.execute("COMMIT")
+        self._connection.close()
+        _aside(folder).replace(folder / FILE)
+
+    def __enter__(self) -> RowIds:
+        """Use in a ``with`` block, which closes it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close it."""
+        self._connection.close()
+
+
+def _aside(folder: Path) -> Path:
+    return folder / f"{FILE}.tmp"
