@@ -30,9 +30,9 @@ from rarebit.retrievers.building.inputs import described, inputs_of
 from rarebit.retrievers.building.loading import load
 from rarebit.retrievers.building.reading import Columns
 from rarebit.retrievers.building.row_ids import FILE as IDS
-from rarebit.retrievers.building.tables import stamped
+from rarebit.retrievers.building.tables import is_of_another, stamped
 from rarebit.retrievers.building.tasks import Embedding, Encoding, InProcess, Runner, Task
-from rarebit.retrievers.building.work_folder import INPUTS, PASSAGES, SHARDS, VECTORS, WorkFolder
+from rarebit.retrievers.building.work_folder import INPUTS, PASSAGES, SHARDS, STAGES, VECTORS, WorkFolder
 from rarebit.retrievers.collection.arguments import as_count
 from rarebit.retrievers.collection.collection import _check_one_way
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
@@ -207,7 +207,7 @@ class Shards:
         self._begin()
         if self._lacks_passages():
             cutter = Cutter(self.folder, self._inputs, self._recipe.columns, self._recipe.shard_rows)
-            self.folder.note(read=cutter.run(progress=self._progress))
+            self.folder.note(asked=self._asked, read=cutter.run(progress=self._progress))
         self._tell_what_is_left_out()
         self._embed()
         self._fit()
@@ -218,7 +218,7 @@ class Shards:
     def load_into(self, target: Movable, *, overwrite: bool = False) -> BuildReport:
         """Put the rows into a collection, and compare both sides."""
         moved = load(self.folder, self.sizes, target, overwrite=overwrite, progress=self._progress)
-        settings, read = Fitted.load(self.folder).settings, self._read
+        fitted, read = Fitted.load(self.folder), self._read
         return BuildReport(
             rows=moved.rows,
             unchanged=read["unchanged"],
@@ -228,9 +228,9 @@ class Shards:
             encoded=self._encoded,
             copied=moved.copied,
             deleted=moved.deleted,
-            codec=settings.codec,
-            fine=str(settings.fine),
-            trained=bool(settings.trained_rows),
+            codec=fitted.settings.codec,
+            fine=str(fitted.settings.fine),
+            trained=fitted.codec.name == fitted.settings.new_codec().name,
             checksum=moved.checksum,
         )
 
@@ -246,12 +246,24 @@ class Shards:
         return found
 
     def _begin(self) -> None:
-        """Note what was asked, once the model has loaded: a misspelled one is not what a folder should be kept for."""
+        """Make the folder, and see whether the model loads.
+
+        What was asked is noted when everything was read: neither a misspelled model nor a bad line, which is mended then, is
+        what a build has to keep to.
+        """
         if self.folder.manifest() is None:
-            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self.folder.create()
             if self._recipe.encoder is not None:
                 self._runner.check(self._embedding(self._recipe.encoder))
-            self.folder.note(asked=self._asked)
+            self._drop_others()
+
+    def _drop_others(self) -> None:
+        """Delete what readings of other inputs have left, where no build had begun."""
+        for stage in STAGES:
+            for path in sorted((self.folder.path / stage).glob("*.parquet")):
+                if path.stem.isdecimal() and is_of_another(path, self.folder.stamp(stage, int(path.stem))):
+                    path.unlink()
+        (self.folder.path / CODEC).unlink(missing_ok=True)
 
     def _lacks_passages(self) -> bool:
         """Whether the inputs have to be read, for the first time, or for a file that was deleted because it was damaged."""

@@ -74,7 +74,6 @@ class Cutter:
         Raises:
             InputError: and its kinds, for passages that cannot be kept; says the file and the line or row.
         """
-        self._folder.path.mkdir(parents=True, exist_ok=True)
         read, buffer = Read(), _Buffer()
         with (
             RowIds.being_made(self._folder.path) as ids,

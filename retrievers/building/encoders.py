@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BATCH_TEXTS: Final = 32
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """Embeds texts; the same texts always become the same vectors."""
 

@@ -32,7 +32,7 @@ OBJECT_STORE: Final = 128 << 20
 """Bytes of a local Ray's memory for objects: only numbers of shards go through it."""
 
 TRIES: Final = 5
-"""Workers that one shard may end before it is given up: Ray itself would start others for ever."""
+"""Workers that one shard may end, at most: Ray itself would start others for ever."""
 
 ATTEMPTS: Final = "attempts"
 
@@ -46,15 +46,17 @@ class OnRay:
         workers: how many; as many as there are processors for, or GPUs, if left out.
         address: of a cluster, such as ``"auto"`` or ``"ray://host:10001"``; left out, the one in ``RAY_ADDRESS``, and without
             that a Ray of this machine's own.
+        tries: how many workers a shard may end before the build gives up.
 
     Raises:
         MissingExtraError: Ray is not installed.
     """
 
-    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
+    def __init__(self, workers: int | None = None, address: str | None = None, *, tries: int = TRIES) -> None:
         """Look for Ray."""
         require("ray.data", "ray")
         self._workers = None if workers is None else as_count("workers", workers, least=1)
+        self._tries = as_count("tries", tries, least=1)
         self._address = address or os.environ.get(ADDRESS) or None
         self._started = False
 
@@ -83,7 +85,7 @@ class OnRay:
             pool = data.ActorPoolStrategy(size=min(self._size(ray, task), len(shards)))
             found = data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
                 Worker,
-                fn_constructor_args=(task,),
+                fn_constructor_args=(task, self._tries),
                 batch_size=1,
                 batch_format="numpy",
                 compute=pool,
@@ -120,9 +122,9 @@ class OnRay:
 class Worker:
     """What runs in an actor: it does a task for one shard at a time, and tells what Rarebit says against it."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, tries: int) -> None:
         """Take the task; what it needs is loaded with the first shard, so that a refusal of it can be told."""
-        self._task = task
+        self._task, self._tries = task, tries
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Make the files of shards."""
@@ -145,9 +147,9 @@ class Worker:
         counter = folder / ATTEMPTS / f"{self._task.stage}-{shard:06d}"
         with counter.open("ab") as file:
             file.write(b".")
-        if counter.stat().st_size > TRIES:
+        if counter.stat().st_size > self._tries:
             raise BuildError(
-                f"shard {shard} ended its worker {TRIES} times, wanted a worker that lives: give workers more memory, or make "
+                f"shard {shard} ended {self._tries} workers, wanted one that lives: give workers more memory, or make "
                 "shards smaller (shard_rows), in another folder"
             )
 

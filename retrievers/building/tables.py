@@ -96,6 +96,18 @@ def stamped(path: Path, stamp: Stamp) -> tuple[int, str]:
         raise _damaged(path, stamp, str(error)) from error
 
 
+def is_of_another(path: Path, stamp: Stamp) -> bool:
+    """Whether a file was written whole by a build, and by another one."""
+    import pyarrow as pa
+    from pyarrow.parquet import read_schema
+
+    try:
+        told = json.loads((read_schema(path).metadata or {})[STAMP])
+        return bool(told["build"] != stamp.build)
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException):
+        return False
+
+
 def _told(metadata: Mapping[bytes, bytes] | None, path: Path, stamp: Stamp) -> str:
     """Give the checksum that a file tells, if it is the one that was wanted."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from rarebit.retrievers.collection import training
 from rarebit.threads import so_many_threads
 
 
+@runtime_checkable
 class Task(Protocol):
     """Makes one file of each shard; making it again gives the same."""
 
@@ -46,6 +47,7 @@ class Task(Protocol):
         """Make the file of a shard."""
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Has tasks done, in this process or in others."""
 

@@ -22,7 +22,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
-from rarebit.errors import DamagedFileError, InputError, SettingsError
+from rarebit.errors import DamagedFileError, InputError, SettingsError, StorageError
 from rarebit.retrievers.building.tables import UNFINISHED, Stamp, write_bytes
 
 PASSAGES: Final = "passages"
@@ -63,6 +63,17 @@ class WorkFolder:
             _check_same(folder.path, before.get("asked"), asked)
         return folder
 
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be made ({error.strerror}), wanted a work folder: choose another") from error
+
     def file(self, stage: str, shard: int) -> Path:
         """Name the file of a shard."""
         return self.path / stage / f"{shard:06d}.parquet"
@@ -81,7 +92,7 @@ class WorkFolder:
         path = self.path / MANIFEST
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise DamagedFileError(f"{path} cannot be read ({error}): build in another folder, or delete this one") from error
