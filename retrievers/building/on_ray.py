@@ -72,14 +72,14 @@ class OnRay:
 
     def check(self, task: Task) -> None:
         """As :class:`rarebit.retrievers.building.tasks.Runner` says: by a worker, whose machine may be another one."""
-        ray = self._ray(task)
+        ray = self.start(task.threads)
         prepare = ray.remote(_prepared).options(num_cpus=task.threads, num_gpus=task.gpus)
         with _as_ours("while its first worker was prepared"):
             _raise_if_refused(ray.get(prepare.remote(task)))
 
     def run(self, task: Task, shards: Sequence[int]) -> Iterator[int]:
         """As :class:`rarebit.retrievers.building.tasks.Runner` says."""
-        ray = self._ray(task)
+        ray = self.start(task.threads)
         shutil.rmtree(task.folder.path / ATTEMPTS, ignore_errors=True)
         with _quiet_data() as data, _as_ours(f"while its workers made the {task.stage}"):
             pool = data.ActorPoolStrategy(size=min(self._size(ray, task), len(shards)))
@@ -97,13 +97,13 @@ class OnRay:
                 yield int(row["shard"])
         shutil.rmtree(task.folder.path / ATTEMPTS, ignore_errors=True)
 
-    def _ray(self, task: Task) -> Any:
-        """Give Ray, which is running then."""
+    def start(self, threads: int = 1) -> Any:
+        """Give Ray, started or connected to unless this process uses one already; a local one has so many threads a worker."""
         ray = import_module("ray")
         if not ray.is_initialized():
             given: dict[str, Any] = {"address": self._address}
             if self._address is None:
-                cpus = task.threads * (self._workers or max(1, (os.cpu_count() or 1) // task.threads))
+                cpus = threads * (self._workers or max(1, (os.cpu_count() or 1) // threads))
                 given = {"address": "local", "num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
             with _environment(QUIET), _as_ours("while it was started"):
                 ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)

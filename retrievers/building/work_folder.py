@@ -72,7 +72,9 @@ class WorkFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"{self.path} cannot be made ({error.strerror}), wanted a work folder: choose another") from error
+            raise StorageError(
+                f"{self.path} cannot be made ({error.strerror}), wanted a work folder: choose another"
+            ) from error
 
     def file(self, stage: str, shard: int) -> Path:
         """Name the file of a shard."""

@@ -57,6 +57,9 @@ FACE = {
         *("Platt", "RawScore", "RelevanceModel", "RelevanceReport", "ScoreGap", "ScoreSource", "Target", "Verdict"),
         *("from_feedback", "from_judge", "from_judgements", "model_from", "read_feedback"),
     ],
+    "rarebit.retrievers.building": [
+        *("BuildReport", "Columns", "Encoder", "InProcess", "OnRay", "Recipe", "Runner", "SentenceEncoder", "Shards", "build"),
+    ],
     "rarebit.retrievers.importing": [
         *("ChromaSource", "ImportReport", "LlamaIndexSource", "NumpySource", "ParquetSource", "Rows", "Source"),
         *("import_into", "source_of"),
@@ -112,7 +115,7 @@ HEAVY = (
         ("import rarebit.errors, rarebit.extras, rarebit.compressors.vectors", ("torch", "faiss", *HEAVY[1:5])),
         ("import rarebit.retrievers.near_duplicates", ("faiss", "scipy", *HEAVY[:5])),
         ("from rarebit import Collection; Collection.open().add([[1.0]])", HEAVY[:5]),
-        ("import rarebit.cli", HEAVY[:5]),
+        ("import rarebit.cli", ("ray", "pyarrow", *HEAVY[:5])),
         ("import rarebit.integrations.langchain", ("torch", "transformers", "sentence_transformers", "llama_index")),
         ("import rarebit.integrations.llama_index", ("torch", "sentence_transformers", "langchain_core")),
     ],

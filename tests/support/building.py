@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from rarebit.errors import VectorError
 from rarebit.retrievers.engines.engine import OWN
 from rarebit.retrievers.engines.move_ends import end_of
 
@@ -82,6 +83,13 @@ class Hashed:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds)
         return np.stack([vector_of(text) for text in texts])
+
+
+class Failing(Hashed):
+    """Refuses all texts."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        raise VectorError(f"no vectors for {len(texts)} texts")
 
 
 def rows_in(collection: Any) -> list[Any]:

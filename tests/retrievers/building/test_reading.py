@@ -73,7 +73,9 @@ def test_lines_that_are_good(tmp_path: Path) -> None:
 
 
 def test_fields_that_are_named(tmp_path: Path) -> None:
-    given = as_lines(tmp_path / "p.jsonl", [{"body": "a", "key": 5, "text": "other", "vector": [1, 2.5]}, {"body": "b", "key": 6}])
+    given = as_lines(
+        tmp_path / "p.jsonl", [{"body": "a", "key": 5, "text": "other", "vector": [1, 2.5]}, {"body": "b", "key": 6}]
+    )
     with pytest.raises(InputError, match=r"line 2 has no field 'text'"):
         rows(tmp_path, given, columns=Columns("text"))
     wanted = [("5", "a", {"text": "other"}), ("6", "b", {})]
