@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ pytest.importorskip("pyarrow", reason="builds need the extra parquet")
 
 from support.building import RECORDS, SHARD_ROWS, as_lines, as_parquet, vector_of
 
-from rarebit import Collection
+from rarebit import Collection, cli_build
 from rarebit.cli import main
 
 COUNT = 50
@@ -108,6 +110,14 @@ def test_what_cannot_be_is_one_line(
     assert message in captured
     assert captured.count("\n") == 1
     assert not (tmp_path / "out.rarebit").exists()
+
+
+def test_what_ray_prints_is_no_part_of_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray", reason="workers need the extra ray")
+    with cli_build._runner(Namespace(ray=True, ray_address=None, workers=1)):
+        sys.stdout.write("a worker died\n")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "a worker died\n")
 
 
 def test_a_target_with_other_rows_is_refused_at_once(

@@ -6,7 +6,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,8 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
 @contextmanager
 def _runner(arguments: argparse.Namespace) -> Iterator[Runner]:
     if arguments.ray or arguments.ray_address:
-        with OnRay(arguments.workers, arguments.ray_address) as runner:
+        # What is printed to standard output is the report alone, and Ray prints there that a worker died.
+        with redirect_stdout(sys.stderr), OnRay(arguments.workers, arguments.ray_address) as runner:
             yield runner
         return
     if arguments.workers is not None:
