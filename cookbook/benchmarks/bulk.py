@@ -57,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.quick:
         given.rows, given.embed = 2000, 100
     figures = [figure for name in given.collections.split(",") for figure in _measured(name, given)]
-    print(table(figures, with_intervals=False))
     if given.json:
-        write_json(given.json, figures)
+        write_json(figures, given.json)
+    print(table(figures, with_intervals=()))
     return 0
 
 
