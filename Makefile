@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check format bench bench-codecs bench-engines bench-one-token bench-relevance bench-situated bench-stores bench-tenants wheel clean
+.PHONY: demo test check format bench bench-bulk bench-codecs bench-engines bench-one-token bench-relevance bench-situated bench-stores bench-tenants wheel clean
 
 demo: $(VENV)/.runs
 	$(BIN)/rarebit demo $(ARGS)
@@ -33,6 +33,10 @@ bench: $(VENV)/.runs
 
 wheel: $(VENV)/.develops
 	$(BIN)/python -m build --wheel --outdir dist .
+
+# make bench-bulk DATA=folder-of-collections
+bench-bulk: $(VENV)/.develops
+	$(BIN)/python -m rarebit.cookbook.benchmarks.bulk --data $(DATA) $(ARGS)
 
 # make bench-codecs DATA=folder-of-collections ARGS='--json FILE --plot FILE.svg'; hours for everything, minutes with --quick
 bench-codecs: $(VENV)/.runs

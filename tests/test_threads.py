@@ -9,7 +9,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from rarebit import Collection
-from rarebit.threads import one_blas_thread
+from rarebit.threads import one_blas_thread, so_many_threads
 
 
 def blas_threads() -> list[int]:
@@ -54,3 +54,13 @@ def test_adding_leaves_them_as_they_were() -> None:
         collection.add([[float(n), 1.0] for n in range(50)], batch_size=10)
         assert collection.count() == 50
     assert blas_threads() == before
+
+
+def test_so_many_threads_inside_and_as_before_after() -> None:
+    torch = pytest.importorskip("torch", reason="torch is in the extra models")
+    before, torch_before = blas_threads(), torch.get_num_threads()
+    for count in (1, 2):
+        with so_many_threads(count):
+            assert all(found <= count for found in blas_threads())
+            assert torch.get_num_threads() == count
+        assert (blas_threads(), torch.get_num_threads()) == (before, torch_before)

@@ -316,7 +316,7 @@ class Shards:
         return rows
 
     def _finish(self) -> None:
-        """Note rows and checksums of all shards; their content is compared with these when they are loaded."""
+        """Note rows and checksums of all shards, as they tell them; their content is looked at when they are loaded."""
         found = [stamped(self.folder.file(SHARDS, shard), self.folder.stamp(SHARDS, shard)) for shard in range(len(self.sizes))]
         self.folder.note(shards=[{"rows": rows, "checksum": checksum} for rows, checksum in found])
         self.folder.sweep()

@@ -44,8 +44,8 @@ class OnRay:
 
     Args:
         workers: how many; as many as there are processors for, or GPUs, if left out.
-        address: of a cluster, such as ``"auto"`` or ``"ray://host:10001"``; left out, the one in ``RAY_ADDRESS``, and without
-            that a Ray of this machine's own.
+        address: of a cluster, such as ``"host:6379"``, or ``"auto"`` on one of its machines; left out, the one in
+            ``RAY_ADDRESS``, and without that a Ray of this machine's own.
         tries: how many workers a shard may end before the build gives up.
 
     Raises:
@@ -186,7 +186,7 @@ def _as_ours(when: str) -> Iterator[None]:
     ray_errors: Any = import_module("ray.exceptions")
     try:
         yield
-    except (ray_errors.RayError, ConnectionError, RuntimeError) as error:
+    except (ray_errors.RayError, ConnectionError, RuntimeError, ValueError) as error:
         if isinstance(error, RarebitError):
             raise
         reason = " ".join(str(error).split())[:600]

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from rarebit.errors import DamagedFileError
+from rarebit.errors import DamagedFileError, StorageError
 from rarebit.retrievers.collection.statements import select_in
 
 FILE: Final = "ids.sqlite"
@@ -76,8 +76,14 @@ class RowIds:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close it."""
+        """Close it.
+
+        Raises:
+            StorageError: it could not be written.
+        """
         self._connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise StorageError(f"{FILE} cannot be written ({error}): free space or choose another work folder") from error
 
 
 def _aside(folder: Path) -> Path:

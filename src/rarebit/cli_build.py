@@ -83,7 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray", action="store_true", help="have workers do it, on Ray: on this machine, or the cluster of RAY_ADDRESS"
     )
-    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster, such as auto or ray://host:10001; means --ray")
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of a cluster, such as host:6379, or auto on one of its machines; means --ray"
+    )
     parser.add_argument(
         "--workers", type=int, metavar="N", help="on Ray (default: as many as there are processors or GPUs for)"
     )
