@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -86,7 +86,10 @@ class Embedding:
     encoder: Encoder
     threads: int = 1
 
-    stage: ClassVar[str] = VECTORS
+    @property
+    def stage(self) -> str:
+        """Vectors."""
+        return VECTORS
 
     @property
     def gpus(self) -> int:
@@ -112,10 +115,13 @@ class Encoding:
     """Encodes the vectors of a shard, and puts the codes beside its passages."""
 
     folder: WorkFolder
+    threads: int = 1
+    gpus: int = 0
 
-    stage: ClassVar[str] = SHARDS
-    threads: ClassVar[int] = 1
-    gpus: ClassVar[int] = 0
+    @property
+    def stage(self) -> str:
+        """Finished shards."""
+        return SHARDS
 
     @cached_property
     def _fitted(self) -> Fitted:
