@@ -445,7 +445,7 @@ def commands() -> list[str]:
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands() == ["index", "import", "move", "search", "stats", "recompress", "check", "compact", "demo"]
+    assert commands() == ["index", "import", "build", "move", "search", "stats", "recompress", "check", "compact", "demo"]
     with pytest.raises(SystemExit) as caught:
         cli.main(["--help"])
     assert caught.value.code == 0
