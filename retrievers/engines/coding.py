@@ -75,11 +75,13 @@ class Coding:
         return scores
 
     def _codes(self, stored: Sequence[StoredCode | Candidate]) -> Codes:
-        return self._stacked([each.code for each in stored], self.codec.code_size)
+        codes: Codes = self._stacked([each.code for each in stored], self.codec.code_size)
+        return codes
 
     def _fine(self, stored: Sequence[StoredCode | Candidate]) -> FineCodes:
         assert self.tier is not None  # noqa: S101
-        return self._stacked([each.fine or b"" for each in stored], self.tier.code_size)
+        codes: FineCodes = self._stacked([each.fine or b"" for each in stored], self.tier.code_size)
+        return codes
 
     @staticmethod
     def _stacked(codes: Sequence[bytes], size: int) -> Any:
