@@ -60,6 +60,17 @@ def postgres() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def milvus() -> Iterator[str]:
+    """Give the address of Milvus, that the tests share: of a file, unless the environment names a server."""
+    pytest.importorskip("pymilvus", reason="Milvus needs the extra milvus")
+    pytest.importorskip("milvus_lite", reason="Milvus in a file comes from a package")
+    from support.milvus import served
+
+    with TemporaryDirectory(prefix="rarebit-milvus-") as folder, served(Path(folder)) as url:
+        yield url
+
+
 @pytest.fixture(scope="module")
 def _one_thread() -> Iterator[None]:
     """For models this small a second thread only waits, beside other work for seconds.

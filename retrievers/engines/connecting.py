@@ -10,8 +10,11 @@ from rarebit.errors import InputError
 from rarebit.extras import require
 from rarebit.retrievers.collection.arguments import as_count, as_seconds
 from rarebit.retrievers.engines.collection import RemoteCollection
+from rarebit.retrievers.engines.engine import RemoteEngine
 
-SCHEMES: Final = ("postgresql", "postgres")
+POSTGRES: Final = ("postgresql", "postgres")
+MILVUS: Final = ("milvus", "milvuss")
+SCHEMES: Final = (*POSTGRES, *MILVUS)
 
 _SCHEME: Final = re.compile(r"([a-z+]{1,20})://")
 
@@ -34,16 +37,24 @@ def connect(
     if begins is None or begins[1] not in SCHEMES:
         shown = "another one" if begins is None else repr(begins[0])  # no more of it: a password may stand there
         raise InputError(f"got {shown} as an address, wanted one that begins with {[f'{each}://' for each in SCHEMES]}")
+    patience, partitions = as_seconds("timeout", timeout), as_count("partitions", partitions)
+    make = _milvus if begins[1] in MILVUS else _postgres
+    engine = make(url, patience, read_only, name, asked, create=create and not read_only, partitions=partitions)
+    return RemoteCollection(engine, read_only=read_only)
+
+
+def _postgres(url: str, patience: float, read_only: bool, name: str, asked: Mapping[str, Any], **given: Any) -> RemoteEngine:
     for module in ("psycopg", "psycopg_pool"):
         require(module, "postgres")
     from rarebit.retrievers.engines.postgres.connections import Connections
     from rarebit.retrievers.engines.postgres.engine import PostgresEngine
 
-    engine = PostgresEngine(
-        Connections(url, as_seconds("timeout", timeout), read_only=read_only),
-        name,
-        asked,
-        create=create and not read_only,
-        partitions=as_count("partitions", partitions),
-    )
-    return RemoteCollection(engine, read_only=read_only)
+    return PostgresEngine(Connections(url, patience, read_only=read_only), name, asked, **given)
+
+
+def _milvus(url: str, patience: float, read_only: bool, name: str, asked: Mapping[str, Any], **given: Any) -> RemoteEngine:
+    require("pymilvus", "milvus")
+    from rarebit.retrievers.engines.milvus.connections import Connections
+    from rarebit.retrievers.engines.milvus.engine import MilvusEngine
+
+    return MilvusEngine(Connections(url, patience, read_only=read_only), name, asked, **given)

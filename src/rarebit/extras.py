@@ -8,7 +8,19 @@ from typing import Literal, TypeAlias, get_args
 from rarebit.errors import MissingExtraError
 
 Extra: TypeAlias = Literal[
-    "langchain", "llama-index", "models", "parquet", "postgres", "ray", "serve", "sitemb", "train", "chroma", "demo", "all"
+    "langchain",
+    "llama-index",
+    "milvus",
+    "models",
+    "parquet",
+    "postgres",
+    "ray",
+    "serve",
+    "sitemb",
+    "train",
+    "chroma",
+    "demo",
+    "all",
 ]
 EXTRAS: tuple[Extra, ...] = get_args(Extra)
 

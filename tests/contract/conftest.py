@@ -9,7 +9,7 @@ from support.subjects import SUBJECTS, Subject
 
 from rarebit import Collection
 
-KINDS = ("memory", "file", "postgresql")
+KINDS = ("memory", "file", "postgresql", "milvus")
 
 
 def opened(kind: str, folder: Path, request: pytest.FixtureRequest) -> Any:
@@ -18,6 +18,10 @@ def opened(kind: str, folder: Path, request: pytest.FixtureRequest) -> Any:
         from support.postgres import connected
 
         return connected(request.getfixturevalue("postgres"))
+    if kind == "milvus":
+        from support.milvus import connected as connected_to_milvus
+
+        return connected_to_milvus(request.getfixturevalue("milvus"))
     return Collection.open(None if kind == "memory" else folder / "c.rarebit")
 
 

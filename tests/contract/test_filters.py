@@ -20,7 +20,7 @@ PASSAGES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["memory", "postgresql"])
+@pytest.fixture(scope="module", params=["memory", "postgresql", "milvus"])
 def shared_collection(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with opened(request.param, tmp_path_factory.getbasetemp(), request) as given:
         yield given

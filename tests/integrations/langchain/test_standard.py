@@ -40,6 +40,15 @@ class TestStoreOnPostgres(VectorStoreIntegrationTests):
             yield RarebitVectorStore(self.get_embeddings(), collection=collection)
 
 
+class TestStoreOnMilvus(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, milvus: str) -> Iterator[VectorStore]:
+        from support.milvus import connected
+
+        with connected(milvus) as collection:
+            yield RarebitVectorStore(self.get_embeddings(), collection=collection)
+
+
 class _Retriever(RetrieversIntegrationTests):
     search_type = "similarity"
 

@@ -1,0 +1,1 @@
+"""Milvus: a file (Milvus Lite), one server, or a cluster."""

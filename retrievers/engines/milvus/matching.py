@@ -1,0 +1,134 @@
+"""Rows that match a filter: as Milvus finds them, and looked at here where its expression is not exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Final, TypeAlias
+
+from rarebit.arrays import Codes
+from rarebit.retrievers.collection.filters import And, Filter, Ids, matches
+from rarebit.retrievers.engines.milvus.connections import TooLargeError
+from rarebit.retrievers.engines.milvus.expressions import Condition
+from rarebit.retrievers.engines.milvus.rows import FETCHED, MOST, ROW, WHOLE, Numbered, Rows, row_of
+
+Found: TypeAlias = dict[str, Any]
+"""A row, as Milvus gives it."""
+
+FEWEST: Final = 64
+"""Rows that are asked for together, at least."""
+
+MORE: Final = 4
+"""Times as many candidates are asked for, where too few of them match."""
+
+
+def matching(
+    rows: Rows, tenant: str | None, tree: Filter | None, fields: Sequence[str], *, after: int = 0, limit: int | None = None
+) -> list[Found]:
+    """Give fields of rows that match, in the order of insertion, behind a number, at most so many."""
+    parts = [Condition(tenant, part) for part in _by_ids(tree)]
+    if len(parts) == 1 and _most(parts[0].tree) is None:
+        return list(islice(_in_order(rows, parts[0], fields, after, limit), limit))
+    found = [row for part in parts for row in _named(rows, part, fields) if row["row_id"] > after]
+    return sorted(found, key=lambda row: int(row["row_id"]))[:limit]
+
+
+def numbered(rows: Rows, tenant: str | None, tree: Filter | None) -> list[Numbered]:
+    """Give numbers and keys of all rows that match, in the order of insertion."""
+    condition = Condition(tenant, tree)
+    if condition.is_exact and _most(tree) is None:
+        return [each for part in rows.numbered(condition.text) for each in part]
+    return [Numbered(row["row_id"], row["key"]) for row in matching(rows, tenant, tree, ("key",))]
+
+
+def count(rows: Rows, tenant: str | None, tree: Filter | None, most: int | None) -> int:
+    """Count what matches; up to ``most``, where rows have to be looked at."""
+    condition = Condition(tenant, tree)
+    if _most(tree) is not None or condition.unsure is None:
+        return len(matching(rows, tenant, tree, ("key",), limit=most))
+    counted = rows.count(condition.text)
+    if condition.is_exact or not counted:
+        return counted
+    unsure = [row_of(row) for part in rows.numbered(condition.unsure) for row in rows.fetched(part, ROW)]
+    return counted - sum(not _holds(condition, row) for row in unsure)
+
+
+def nearest(rows: Rows, condition: Condition, planes: Codes, wanted: int) -> Iterator[list[Found]]:
+    """Give, for each query, the rows with the fewest other bits among those that match, or all that match.
+
+    Where rows have to be looked at, more are asked for until enough of them match, and in the end all that may.
+    """
+    if wanted > MOST:
+        every = list(_in_order(rows, condition, WHOLE))
+        yield from (every for _ in planes)
+        return
+    found = rows.nearest(planes, condition.text, wanted, WHOLE)
+    for place, own in enumerate(found):
+        yield own if condition.is_exact else _enough(rows, condition, planes[place : place + 1], wanted, own)
+
+
+def _enough(rows: Rows, condition: Condition, plane: Codes, wanted: int, found: list[Found]) -> list[Found]:
+    asked = wanted
+    while True:
+        kept = [row for row in found if _holds(condition, row_of(row))]
+        if len(kept) >= wanted or len(found) < asked:
+            return kept[:wanted]
+        if asked >= MOST:
+            return list(_in_order(rows, condition, WHOLE))
+        asked = min(MOST, MORE * asked)
+        found = rows.nearest(plane, condition.text, asked, WHOLE)[0]
+
+
+def _in_order(
+    rows: Rows, condition: Condition, fields: Sequence[str], after: int = 0, limit: int | None = None
+) -> Iterator[Found]:
+    size = FETCHED if limit is None else min(FETCHED, max(FEWEST, limit))
+    for part in rows.numbered(condition.text, after):
+        yield from _looked_at(condition, rows.fetched(part, _needed(condition, fields), size))
+
+
+def _named(rows: Rows, condition: Condition, fields: Sequence[str]) -> Iterator[Found]:
+    """Give rows of which so few may match that they are asked for at once."""
+    needed = _needed(condition, fields)
+    try:
+        found = iter(rows.some(condition.text, [*needed, "key", "row_id"], FETCHED))
+    except TooLargeError:
+        found = (row for part in rows.numbered(condition.text) for row in rows.fetched(part, needed))
+    yield from _looked_at(condition, found)
+
+
+def _needed(condition: Condition, fields: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(fields if condition.is_exact else (*fields, *ROW)))
+
+
+def _looked_at(condition: Condition, found: Iterator[Found]) -> Iterator[Found]:
+    return found if condition.is_exact else (row for row in found if _holds(condition, row_of(row)))
+
+
+def _holds(condition: Condition, row: Any) -> bool:
+    return condition.tree is None or matches(condition.tree, row)
+
+
+def _most(tree: Filter | None) -> int | None:
+    """Say how many rows of a tenant can match at most, where ids are named."""
+    match tree:
+        case Ids(ids=ids):
+            return len(ids)
+        case And(children=children):
+            return min((most for child in children if (most := _most(child)) is not None), default=None)
+    return None
+
+
+def _by_ids(tree: Filter | None) -> list[Filter | None]:
+    """Split a filter that names many ids into some that name few each."""
+    match tree:
+        case Ids(ids=ids) if len(ids) > FETCHED:
+            every = list(dict.fromkeys(ids))
+            return [Ids(tuple(every[start : start + FETCHED])) for start in range(0, len(every), FETCHED)]
+        case And(children=(child,)):
+            return _by_ids(child)
+        case And(children=children):
+            named = next((child for child in children if isinstance(child, Ids)), None)
+            rest = [child for child in children if child is not named]
+            return [tree] if named is None else [And(part or And(), *rest) for part in _by_ids(named)]
+    return [tree]

@@ -1,0 +1,325 @@
+"""Rows in a collection of Milvus: how they are written, asked for in the order of insertion, and searched by bits.
+
+A row's number is the time of its writing, so numbers rise with insertion without anybody counting: microseconds, and a part that
+differs between processes. Its primary key is a digest of tenant and id.
+
+Milvus answers 16,384 rows at most, in the order of their primary keys, which is a random one. What is asked for by number is
+asked for whole where it is that few; otherwise the rows that came are a random sample, and say which numbers to ask for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from pymilvus import DataType, MilvusClient
+
+from rarebit.arrays import Codes
+from rarebit.errors import EngineLimitError
+from rarebit.retrievers.collection.records import Row
+from rarebit.retrievers.engines.engine import NewRow, StoredCode
+from rarebit.retrievers.engines.milvus.connections import Connections, TooLargeError
+from rarebit.retrievers.engines.milvus.expressions import compared_form, keys_in
+from rarebit.retrievers.engines.milvus.names import key_of, owner_of
+
+LONGEST: Final = 65_535
+"""Bytes of a string."""
+
+PIECE: Final = LONGEST // 4
+"""Characters of a piece of a text: none takes more than four bytes."""
+
+MOST_PIECES: Final = 4096
+MOST: Final = 16_384
+"""Rows of one answer."""
+
+FETCHED: Final = 1024
+"""Whole rows that are asked for together."""
+
+WRITTEN_BYTES: Final = 8 * 2**20
+"""Of rows that are written together; a server takes 64 MB."""
+
+LONGEST_ROW: Final = 48 * 2**20
+NO_BITS: Final = b"\0"
+"""Before there are bits."""
+
+ROW: Final = ("row_id", "id", "text", "written")
+CODE: Final = ("row_id", "code", "fine")
+WHOLE: Final = (*ROW, "code", "fine")
+
+SIZED: Final = 100
+"""Rows whose bytes are counted to estimate those of all."""
+
+REST: Final = ("tenant", "id", "code", "fine", "text", "written", "written")  # metadata are there twice
+FIXED: Final = 27 + 27 + 8 + 1
+"""Bytes of a row's keys, number and mark."""
+
+STRONG: Final = "Strong"
+"""What everybody has written is seen. A server waits for its next tick of time, up to 0.2 s."""
+
+SESSION: Final = "Session"
+"""What this process has written is seen, at once; what others have written, when it has come."""
+
+
+class Numbered(NamedTuple):
+    """A row's number and its primary key."""
+
+    row_id: int
+    key: str
+
+
+class _Clock:
+    """Numbers rows by time; they rise, and two processes have different ones."""
+
+    def __init__(self) -> None:
+        self._last, self._lock = 0, threading.Lock()
+        self._own, self._owner = secrets.randbelow(1024), os.getpid()
+        os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self._lock, self._own = threading.Lock(), secrets.randbelow(1024)
+
+    def numbers(self, count: int) -> range:
+        """Give the numbers of so many rows."""
+        with self._lock:
+            first = max(time.time_ns() // 1000, self._last + 1)
+            self._last = first + count - 1
+        return range((first << 10) | self._own, ((self._last + 1) << 10) | self._own, 1 << 10)
+
+
+CLOCK: Final = _Clock()
+
+
+class Rows:
+    """A collection of rows.
+
+    Args:
+        connections: to Milvus.
+        name: of the collection of Milvus.
+    """
+
+    def __init__(self, connections: Connections, name: str) -> None:
+        """Nothing is asked yet."""
+        self._connections, self.name = connections, name
+
+    def create(self, bits: int, partitions: int) -> None:
+        """Create it, with an index that compares all bits, and load it.
+
+        Args:
+            bits: of a row; 0 before there are any.
+            partitions: over which tenants are spread; 0 for none.
+        """
+        schema = MilvusClient.create_schema(
+            auto_id=False, enable_dynamic_field=False, description="rows of a Rarebit collection"
+        )
+        schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=64)
+        schema.add_field("owner", DataType.VARCHAR, max_length=64, is_partition_key=bool(partitions))
+        for name in ("tenant", "id", "code", "fine"):
+            schema.add_field(name, DataType.VARCHAR, max_length=LONGEST)
+        for name in ("text", "written"):
+            pieces = {"element_type": DataType.VARCHAR, "max_capacity": MOST_PIECES, "max_length": LONGEST}
+            schema.add_field(name, DataType.ARRAY, **pieces)
+        schema.add_field("row_id", DataType.INT64)
+        schema.add_field("odd", DataType.BOOL)
+        schema.add_field("metadata", DataType.JSON)
+        schema.add_field("plane", DataType.BINARY_VECTOR, dim=bits or 8 * len(NO_BITS))
+        index = MilvusClient.prepare_index_params()
+        # Of all rows, also where a filter leaves few of them: what Milvus finds through lists may be less than there is.
+        index.add_index("plane", index_type="BIN_FLAT", metric_type="HAMMING")
+        more = {"num_partitions": partitions} if partitions else {}
+        self._connections.call(
+            "create_collection", self.name, schema=schema, index_params=index, slow=True, num_shards=1, **more
+        )
+
+    def drop(self) -> None:
+        """Drop it."""
+        self._connections.call("drop_collection", self.name, slow=True)
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> Iterator[int]:
+        """Insert rows or replace them, some at a time; gives how many were written each time.
+
+        Raises:
+            EngineLimitError: a row is longer than Milvus takes.
+        """
+        for part in _by_size(rows):
+            try:
+                self._connections.call("upsert", self.name, part)
+            except TooLargeError as error:
+                raise EngineLimitError(f"Milvus takes no rows of this size ({error}): cut texts and metadata") from None
+            yield len(part)
+
+    def delete(self, keys: Sequence[str]) -> Iterator[int]:
+        """Delete rows by their keys, some at a time; gives how many each time."""
+        for start in range(0, len(keys), FETCHED):
+            part = keys[start : start + FETCHED]
+            self._connections.call("delete", self.name, filter=keys_in(part))
+            yield len(part)
+
+    def count(self, text: str) -> int:
+        """Count what matches an expression."""
+        (found,) = self._ask(text, ["count(*)"])
+        return int(found["count(*)"])
+
+    def about(self) -> int:
+        """Say about how many rows there are."""
+        return int(self._connections.call("get_collection_stats", self.name)["row_count"])
+
+    def some(self, text: str, fields: Sequence[str], most: int) -> list[dict[str, Any]]:
+        """Give at most so many of the rows that match, in no order."""
+        return self._ask(text, fields, limit=most)
+
+    def numbered(self, text: str, after: int = 0) -> Iterator[list[Numbered]]:
+        """Give numbers and keys of all rows that match, some at a time, in the order of insertion."""
+        last: int | None = after
+        while last is not None:
+            found, last = self._first(text, last)
+            yield found
+
+    def _first(self, text: str, after: int) -> tuple[list[Numbered], int | None]:
+        """Give the first rows behind a number, and the number up to which these are all; None if there are no more."""
+        found = self._between(text, after, None)
+        if len(found) < MOST:
+            return found, None
+        share = MOST / (2 * max(MOST, self.count(f"({text}) and row_id > {after}")))
+        while True:
+            last = found[int(share * len(found))].row_id
+            among = self._between(text, after, last)
+            if len(among) < MOST:
+                return among, last
+            found, share = among, 0.5
+
+    def _between(self, text: str, after: int, last: int | None) -> list[Numbered]:
+        end = "" if last is None else f" and row_id <= {last}"
+        found = self._ask(f"({text}) and row_id > {after}{end}", ["row_id", "key"], limit=MOST)
+        return sorted(Numbered(row["row_id"], row["key"]) for row in found)
+
+    def fetched(self, numbered: Sequence[Numbered], fields: Sequence[str], size: int = FETCHED) -> Iterator[dict[str, Any]]:
+        """Give fields of some rows, in their order, leaving out those that were deleted or replaced since."""
+        for start in range(0, len(numbered), size):
+            part = numbered[start : start + size]
+            found = {row["key"]: row for row in self._by_key([each.key for each in part], [*fields, "key", "row_id"])}
+            for each in part:
+                row = found.get(each.key)
+                if row is not None and row["row_id"] == each.row_id:
+                    yield row
+
+    def _by_key(self, keys: Sequence[str], fields: Sequence[str]) -> list[dict[str, Any]]:
+        """Give rows by their keys, half as many at a time where they are too large."""
+        try:
+            found = self._ask(keys_in(keys), fields, limit=len(keys), consistency_level=SESSION)
+            there = {row["key"] for row in found}
+            missing = [key for key in keys if key not in there]  # a copy of the server may be behind the one that named them
+            return found + (self._ask(keys_in(missing), fields, limit=len(missing)) if missing else [])
+        except TooLargeError as error:
+            if len(keys) == 1:
+                raise EngineLimitError(f"Milvus gives back no row of this size ({error})") from None
+            half = len(keys) // 2
+            return self._by_key(keys[:half], fields) + self._by_key(keys[half:], fields)
+
+    def _ask(self, text: str, fields: Sequence[str], **named: Any) -> list[dict[str, Any]]:
+        given = {"filter": text, "output_fields": list(fields), "consistency_level": STRONG, **named}
+        return list(self._connections.call("query", self.name, **given))
+
+    def nearest(self, planes: Codes, text: str, count: int, fields: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """Give, for each of (q, bits / 8) queries, fields of the rows with the fewest other bits."""
+        given: dict[str, Any] = {
+            "data": [plane.tobytes() for plane in planes],
+            "anns_field": "plane",
+            "filter": text,
+            "limit": min(count, MOST),
+            "output_fields": list(fields),
+            "search_params": {"metric_type": "HAMMING"},
+            "consistency_level": SESSION,
+        }
+        try:
+            found = self._connections.call("search", self.name, **given)
+        except TooLargeError as error:
+            if len(planes) == 1:
+                raise EngineLimitError(
+                    f"Milvus gives back no {count} candidates of this size ({error}): ask for fewer"
+                ) from None
+            half = len(planes) // 2
+            return [own for part in (planes[:half], planes[half:]) for own in self.nearest(part, text, count, fields)]
+        return [[hit["entity"] for hit in own] for own in found]
+
+
+def _by_size(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    part: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        own = sum(len(value) if isinstance(value, str | bytes) else 8 for value in row.values())
+        own += 4 * sum(len(piece) for name in ("text", "written") for piece in row[name])
+        if own > LONGEST_ROW:
+            raise EngineLimitError(f"got a row of about {own:,} bytes (id {row['id']!r:.60}), and Milvus takes {LONGEST_ROW:,}")
+        if part and (size + own > WRITTEN_BYTES or len(part) >= FETCHED):
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += own
+    if part:
+        yield part
+
+
+def stored(tenant: str, new: Sequence[NewRow], row_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """Give rows as Milvus keeps them, with their numbers, or with those of now.
+
+    Raises:
+        EngineLimitError: a code is longer than a string of Milvus.
+    """
+    owner = owner_of(tenant)
+    rows = []
+    for row_id, row in zip(CLOCK.numbers(len(new)) if row_ids is None else row_ids, new, strict=True):
+        form, is_odd = compared_form(json.loads(row.metadata))
+        coded = recoded(row.code, row.fine, row.plane)
+        if len(coded["code"]) > LONGEST:
+            raise EngineLimitError(
+                f"got a code of {len(row.code):,} bytes, and Milvus keeps {LONGEST * 3 // 4:,}: use fewer dimensions"
+            )
+        own = {"key": key_of(tenant, row.id), "owner": owner, "tenant": tenant, "id": row.id, "row_id": row_id}
+        texts = {"text": _pieces(row.text), "written": _pieces(row.metadata)}
+        rows.append({**own, **texts, "metadata": form, "odd": is_odd, **coded})
+    return rows
+
+
+def recoded(code: bytes, fine: bytes | None, plane: bytes | None) -> dict[str, Any]:
+    """Give the fields of codes."""
+    return {"code": b64encode(code).decode(), "fine": b64encode(fine or b"").decode(), "plane": plane or NO_BITS}
+
+
+def estimated_bytes(rows: Rows) -> dict[str, int]:
+    """Estimate what rows take, by the mean of some of them; bits, and all the rest."""
+    every = "row_id >= 0"
+    found = rows.some(every, (*WHOLE, "tenant", "plane"), SIZED)
+    count = rows.count(every)
+    bits = sum(len(row["plane"][0]) for row in found)
+    rest = sum(FIXED + sum(len(str(part).encode()) for name in REST for part in _parts(row[name])) for row in found)
+    return {"plane_index": count * bits // max(1, len(found)), "rows": count * rest // max(1, len(found))}
+
+
+def _parts(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def code_of(row: dict[str, Any]) -> StoredCode:
+    """Read a row's codes."""
+    return StoredCode(row["row_id"], b64decode(row["code"]), b64decode(row["fine"]) or None)
+
+
+def row_of(row: dict[str, Any]) -> Row:
+    """Read a row."""
+    return Row(row["id"], "".join(row["text"]), json.loads("".join(row["written"])))
+
+
+def new_row_of(row: dict[str, Any]) -> NewRow:
+    """Read a row with its codes, without bits."""
+    _, code, fine = code_of(row)
+    return NewRow(row["id"], "".join(row["text"]), "".join(row["written"]), code, fine, None)
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]

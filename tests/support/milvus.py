@@ -1,0 +1,57 @@
+"""Milvus in a file, or the server that the environment names, for as long as the tests run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rarebit import Collection
+from rarebit.arrays import normalized
+from rarebit.retrievers.engines.milvus.connections import load_lite
+
+SERVER = "RAREBIT_TEST_MILVUS"
+"""Of the environment: the address of a server to test with, in place of a file."""
+
+_RUN = secrets.token_hex(3)
+_NUMBERS = itertools.count()
+
+DIM = 24
+ROWS = 1500
+VECTORS = normalized(np.random.default_rng(0).standard_normal((ROWS, DIM)).astype(np.float32))
+TEXTS = [f"passage number {row}" for row in range(ROWS)]
+METADATAS: list[dict[str, Any]] = [{"row": row, "half": row % 2} for row in range(ROWS)]
+IDS = [str(row) for row in range(ROWS)]
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Give the address of Milvus."""
+    if SERVER in os.environ:
+        yield os.environ[SERVER]
+        return
+    load_lite()
+    from milvus_lite.server_manager import server_manager_instance
+
+    path = folder / "tests.db"
+    yield f"milvus://{path}"
+    server_manager_instance.release_server(str(path))
+
+
+def connected(url: str, **settings: Any) -> Any:
+    """Make a collection of its own."""
+    return Collection.connect(url, f"test {_RUN} {next(_NUMBERS)}", **settings)
+
+
+def dropped(collection: Any) -> None:
+    """Drop what a collection consists of."""
+    engine = collection._engine
+    for name in engine._connections.call("list_collections"):
+        if name.startswith(engine._names._stem + "__"):
+            engine._connections.call("drop_collection", name)
