@@ -17,7 +17,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import grpc
-from pymilvus import MilvusClient, MilvusException
+from pymilvus import CollectionSchema, MilvusClient, MilvusException
 
 from rarebit.errors import (
     AccessError,
@@ -152,6 +152,22 @@ class Connections:
         timeout = max(self.timeout, SLOW) if slow else self.timeout
         with translated(self.where):
             return getattr(self._connected(), method)(*given, timeout=timeout, **named)
+
+    def create(self, name: str, schema: CollectionSchema, bits: str | None = None, **named: Any) -> None:
+        """Create a collection of Milvus; one that is there with the same schema stays.
+
+        Args:
+            name: of it.
+            schema: of its fields.
+            bits: the field of bits, all of which are compared in searches; None leaves it without an index, and not loaded.
+            named: what else Milvus shall know.
+        """
+        self.call("create_collection", name, schema=schema, slow=True, num_shards=1, **named)
+        if bits is not None:
+            index = MilvusClient.prepare_index_params()
+            index.add_index(bits, index_type="BIN_FLAT", metric_type="HAMMING")
+            self.call("create_index", name, index, slow=True, sync=False)  # there is nothing in it to wait for
+            self.call("load_collection", name, slow=True)
 
     def _connected(self) -> MilvusClient:
         if self._closed:

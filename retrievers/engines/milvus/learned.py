@@ -50,9 +50,7 @@ class Learned:
         schema.add_field("place", DataType.INT64)
         schema.add_field("value", DataType.VARCHAR, max_length=65_535)
         schema.add_field("unused", DataType.BINARY_VECTOR, dim=8)  # Milvus has no collection without a vector
-        index = MilvusClient.prepare_index_params()
-        index.add_index("unused", index_type="BIN_FLAT", metric_type="HAMMING")
-        self._connections.call("create_collection", self._name, schema=schema, index_params=index, slow=True, num_shards=1)
+        self._connections.create(self._name, schema, "unused")
 
     def write(self, generation: int, kept: Kept) -> None:
         """Write what a training has learned."""

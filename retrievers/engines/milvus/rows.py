@@ -48,7 +48,7 @@ LONGEST_ROW: Final = 48 * 2**20
 NO_BITS: Final = b"\0"
 """Before there are bits."""
 
-ROW: Final = ("row_id", "id", "text", "written")
+ROW: Final = ("row_id", "id", "text", "written", "long")
 CODE: Final = ("row_id", "code", "fine")
 WHOLE: Final = (*ROW, "code", "fine")
 
@@ -119,22 +119,18 @@ class Rows:
         )
         schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=64)
         schema.add_field("owner", DataType.VARCHAR, max_length=64, is_partition_key=bool(partitions))
-        for name in ("tenant", "id", "code", "fine"):
+        for name in ("tenant", "id", "text", "written", "code", "fine"):
             schema.add_field(name, DataType.VARCHAR, max_length=LONGEST)
-        for name in ("text", "written"):
-            pieces = {"element_type": DataType.VARCHAR, "max_capacity": MOST_PIECES, "max_length": LONGEST}
-            schema.add_field(name, DataType.ARRAY, **pieces)
-        schema.add_field("row_id", DataType.INT64)
+        more = {"element_type": DataType.VARCHAR, "max_capacity": MOST_PIECES, "max_length": LONGEST}
+        schema.add_field("more", DataType.ARRAY, **more)
+        for name in ("row_id", "long"):
+            schema.add_field(name, DataType.INT64)
         schema.add_field("odd", DataType.BOOL)
         schema.add_field("metadata", DataType.JSON)
         schema.add_field("plane", DataType.BINARY_VECTOR, dim=bits or 8 * len(NO_BITS))
-        index = MilvusClient.prepare_index_params()
-        # Of all rows, also where a filter leaves few of them: what Milvus finds through lists may be less than there is.
-        index.add_index("plane", index_type="BIN_FLAT", metric_type="HAMMING")
-        more = {"num_partitions": partitions} if partitions else {}
-        self._connections.call(
-            "create_collection", self.name, schema=schema, index_params=index, slow=True, num_shards=1, **more
-        )
+        spread = {"num_partitions": partitions} if partitions else {}
+        # All bits are compared, also where a filter leaves few rows: what Milvus finds through lists may be less than there is.
+        self._connections.create(self.name, schema, "plane", **spread)
 
     def drop(self) -> None:
         """Drop it."""
@@ -171,7 +167,7 @@ class Rows:
 
     def some(self, text: str, fields: Sequence[str], most: int) -> list[dict[str, Any]]:
         """Give at most so many of the rows that match, in no order."""
-        return self._ask(text, fields, limit=most)
+        return self._ask(text, [*fields, "key"], limit=most)
 
     def numbered(self, text: str, after: int = 0) -> Iterator[list[Numbered]]:
         """Give numbers and keys of all rows that match, some at a time, in the order of insertion."""
@@ -223,7 +219,24 @@ class Rows:
 
     def _ask(self, text: str, fields: Sequence[str], **named: Any) -> list[dict[str, Any]]:
         given = {"filter": text, "output_fields": list(fields), "consistency_level": STRONG, **named}
-        return list(self._connections.call("query", self.name, **given))
+        return self._whole(list(self._connections.call("query", self.name, **given)))
+
+    def _whole(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Put the rest of long texts and metadata behind their first pieces, which is asked for only where there is one."""
+        long = [row["key"] for row in found if row.get("long")]
+        if not long:
+            return found
+        rest = {row["key"]: row for row in self._by_key(long, ["key", "row_id", "more"])}
+        whole = []
+        for row in found:
+            own = rest.get(row["key"])
+            if own is None:
+                whole.append(row)
+            elif own["row_id"] == row["row_id"]:  # otherwise it was replaced meanwhile
+                pieces, texts = list(own["more"]), row["long"] - 1
+                text, written = row["text"] + "".join(pieces[:texts]), row["written"] + "".join(pieces[texts:])
+                whole.append({**row, "text": text, "written": written, "long": 0})
+        return whole
 
     def nearest(self, planes: Codes, text: str, count: int, fields: Sequence[str]) -> list[list[dict[str, Any]]]:
         """Give, for each of (q, bits / 8) queries, fields of the rows with the fewest other bits."""
@@ -232,7 +245,7 @@ class Rows:
             "anns_field": "plane",
             "filter": text,
             "limit": min(count, MOST),
-            "output_fields": list(fields),
+            "output_fields": [*fields, "key"],
             "search_params": {"metric_type": "HAMMING"},
             "consistency_level": SESSION,
         }
@@ -245,7 +258,7 @@ class Rows:
                 ) from None
             half = len(planes) // 2
             return [own for part in (planes[:half], planes[half:]) for own in self.nearest(part, text, count, fields)]
-        return [[hit["entity"] for hit in own] for own in found]
+        return [self._whole([hit["entity"] for hit in own]) for own in found]
 
 
 def _by_size(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -253,7 +266,7 @@ def _by_size(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     size = 0
     for row in rows:
         own = sum(len(value) if isinstance(value, str | bytes) else 8 for value in row.values())
-        own += 4 * sum(len(piece) for name in ("text", "written") for piece in row[name])
+        own += 4 * sum(map(len, row["more"]))
         if own > LONGEST_ROW:
             raise EngineLimitError(f"got a row of about {own:,} bytes (id {row['id']!r:.60}), and Milvus takes {LONGEST_ROW:,}")
         if part and (size + own > WRITTEN_BYTES or len(part) >= FETCHED):
@@ -281,8 +294,7 @@ def stored(tenant: str, new: Sequence[NewRow], row_ids: Sequence[int] | None = N
                 f"got a code of {len(row.code):,} bytes, and Milvus keeps {LONGEST * 3 // 4:,}: use fewer dimensions"
             )
         own = {"key": key_of(tenant, row.id), "owner": owner, "tenant": tenant, "id": row.id, "row_id": row_id}
-        texts = {"text": _pieces(row.text), "written": _pieces(row.metadata)}
-        rows.append({**own, **texts, "metadata": form, "odd": is_odd, **coded})
+        rows.append({**own, **_texts(row.text, row.metadata), "metadata": form, "odd": is_odd, **coded})
     return rows
 
 
@@ -297,12 +309,8 @@ def estimated_bytes(rows: Rows) -> dict[str, int]:
     found = rows.some(every, (*WHOLE, "tenant", "plane"), SIZED)
     count = rows.count(every)
     bits = sum(len(row["plane"][0]) for row in found)
-    rest = sum(FIXED + sum(len(str(part).encode()) for name in REST for part in _parts(row[name])) for row in found)
+    rest = sum(FIXED + sum(len(row[name].encode()) for name in REST) for row in found)
     return {"plane_index": count * bits // max(1, len(found)), "rows": count * rest // max(1, len(found))}
-
-
-def _parts(value: Any) -> list[Any]:
-    return [value] if isinstance(value, str) else list(value)
 
 
 def code_of(row: dict[str, Any]) -> StoredCode:
@@ -312,14 +320,22 @@ def code_of(row: dict[str, Any]) -> StoredCode:
 
 def row_of(row: dict[str, Any]) -> Row:
     """Read a row."""
-    return Row(row["id"], "".join(row["text"]), json.loads("".join(row["written"])))
+    return Row(row["id"], row["text"], json.loads(row["written"]))
 
 
 def new_row_of(row: dict[str, Any]) -> NewRow:
     """Read a row with its codes, without bits."""
     _, code, fine = code_of(row)
-    return NewRow(row["id"], "".join(row["text"]), "".join(row["written"]), code, fine, None)
+    return NewRow(row["id"], row["text"], row["written"], code, fine, None)
+
+
+def _texts(text: str, written: str) -> dict[str, Any]:
+    """Give the fields of a text and of metadata: first pieces, the rest, and how many of the rest are the text's, and one."""
+    first, *more = _pieces(text)
+    first_written, *more_written = _pieces(written)
+    long = 1 + len(more) if more or more_written else 0
+    return {"text": first, "written": first_written, "more": [*more, *more_written], "long": long}
 
 
 def _pieces(text: str) -> list[str]:
-    return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
+    return [text[start : start + PIECE] for start in range(0, max(1, len(text)), PIECE)]

@@ -172,7 +172,7 @@ class Steps:
         schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=8)
         schema.add_field("unused", DataType.BINARY_VECTOR, dim=8)  # Milvus has no collection without a vector
         try:
-            self._connections.call("create_collection", self._names.step(step.number), schema=schema, slow=True, num_shards=1)
+            self._connections.create(self._names.step(step.number), schema)
         except EngineError as error:
             if TAKEN not in str(error):
                 raise
