@@ -99,7 +99,7 @@ class MilvusEngine(RemoteEngine):
                     f"there is no collection {self.where}, wanted one that exists: leave out create=False"
                 )
             self._create(asked)
-        self._kept = Kept(self._steps.seen.settings)
+        self._kept = self._learned.kept(self._steps.seen)
         self._reconcile(asked)
         self.size = self._rows(self._steps.seen).about()
 

@@ -12,3 +12,11 @@ def collection(postgres: str) -> Iterator[Any]:
 
     with connected(postgres) as given:
         yield given
+
+
+@pytest.fixture
+def milvus_collection(milvus: str) -> Iterator[Any]:
+    from support.milvus import connected
+
+    with connected(milvus) as given:
+        yield given

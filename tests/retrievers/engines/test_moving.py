@@ -1,4 +1,4 @@
-"""Collections that move between a file and PostgreSQL, and are the same in the end."""
+"""Collections that move between a file and an engine, and are the same in the end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
-
-from support.postgres import connected
+from contract.conftest import opened
 
 from rarebit import Collection, Compare
 from rarebit.arrays import normalized
@@ -26,9 +23,9 @@ RNG = np.random.default_rng(0)
 VECTORS = normalized(RNG.standard_normal((1800, 16)).astype(np.float32))
 
 
-@pytest.fixture
-def target(postgres: str) -> Iterator[Any]:
-    with connected(postgres) as given:
+@pytest.fixture(params=["postgresql", "milvus"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    with opened(request.param, tmp_path, request) as given:
         yield given
 
 
@@ -157,6 +154,8 @@ with Collection.open(sys.argv[1]) as source, Collection.connect(sys.argv[2], sys
 
 @pytest.mark.parametrize("rows", [60, 500, 1200])
 def test_killed_half_way_it_goes_on(postgres: str, tmp_path: Path, rows: int) -> None:
+    from support.postgres import connected
+
     path = tmp_path / "source"
     with Collection.open(path, training_minimum=1000) as source:
         fill(source, 1800)
