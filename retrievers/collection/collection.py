@@ -150,7 +150,10 @@ class Collection(RowOperations, Searches):
 
         Args:
             url: ``postgresql://user@host:5432/database``, a PostgreSQL database with the extension pgvector 0.8 or later. A
-                password may stand in it, or in ``PGPASSWORD`` or libpq's password file; it is neither shown nor pickled.
+                password may stand in it, or in ``PGPASSWORD`` or libpq's password file; it is neither shown nor pickled. Or
+                ``milvus://user:password@host:19530/database``, a server or cluster of Milvus (``milvuss://`` for TLS; an API
+                key may stand in place of user and password, and either in ``MILVUS_TOKEN``), or ``milvus:///folder/file.db``,
+                Milvus Lite, for one process.
             name: of the collection in the database.
             dim: as in :meth:`open`, and so are all settings that follow.
             metric: ``"cosine"`` or ``"inner_product"``.
@@ -164,7 +167,8 @@ class Collection(RowOperations, Searches):
             read_only: refuse to write, and to make the collection.
             create: make the collection if it does not exist.
             timeout: seconds to wait for the server, and for another writer.
-            partitions: tables that rows are spread over by tenant, at creation; 0 is one table.
+            partitions: tables of PostgreSQL, or partitions of Milvus 2.4 and later, that rows are spread over by tenant, at
+                creation; 0 is one of all.
 
         Raises:
             EngineUnreachableError, AccessError: the server is not there, or lets nobody in.

@@ -51,12 +51,16 @@ _BROKEN: Final = ("retry timeout", "retry run out", "fail connecting", "unavaila
 _CODES: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
-class GoneError(Exception):
+OLDEST_WITH_PARTITIONS: Final = (2, 4)
+"""Milvus 2.3 replaces rows into other partitions than it looks for them in."""
+
+
+class GoneError(EngineError):
     """The collection of Milvus that was asked is not there."""
 
 
-class TooLargeError(Exception):
-    """A question or an answer is larger than the server or the client lets through; ``said`` is why."""
+class TooLargeError(EngineError):
+    """A question or an answer is larger than the server or the client lets through."""
 
 
 class Address:
@@ -147,7 +151,7 @@ class Connections:
 
         Raises:
             ClosedError, EngineUnreachableError, AccessError, StorageFullError, EngineError: what went wrong.
-            GoneError, TooLargeError: what the caller knows how to go on from.
+            GoneError, TooLargeError: the same, where the caller knows how to go on.
         """
         timeout = max(self.timeout, SLOW) if slow else self.timeout
         with translated(self.where):
@@ -168,6 +172,21 @@ class Connections:
             index.add_index(bits, index_type="BIN_FLAT", metric_type="HAMMING")
             self.call("create_index", name, index, slow=True, sync=False)  # there is nothing in it to wait for
             self.call("load_collection", name, slow=True)
+
+    def check_partitions(self) -> None:
+        """Check that this Milvus can spread rows over partitions.
+
+        Raises:
+            EngineLimitError: it cannot.
+        """
+        if not self.is_file:
+            version = str(self.call("get_server_version")).removeprefix("v").split(".")
+            if tuple(int(part) for part in version[:2] if part.isdecimal()) >= OLDEST_WITH_PARTITIONS:
+                return
+        raise EngineLimitError(
+            f"got partitions for Milvus at {self.where}, which keeps tenants apart by filters alone: leave them out, or use a "
+            "server of Milvus 2.4 or later"
+        )
 
     def _connected(self) -> MilvusClient:
         if self._closed:
@@ -262,14 +281,14 @@ def _raise(where: str, error: Exception, code: Any, message: str) -> None:
     if status in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED} or _says(words, _REFUSALS):
         raise AccessError(f"Milvus at {where} refuses ({said}): check the token, and what its role may do") from None
     if code in _NOT_FOUND and not isinstance(code, bool):
-        raise GoneError(said) from None
+        raise GoneError(f"Milvus at {where} lacks a part of the collection ({said}): somebody dropped it") from None
     if "open local milvus failed" in words:
         raise LockedError(
             f"Milvus Lite cannot open {where}: another process has it open, or its folder is not there; Milvus Lite serves one "
             "process at a time"
         ) from None
     if status == grpc.StatusCode.RESOURCE_EXHAUSTED or _says(words, _TOO_LARGE):
-        raise TooLargeError(said) from None
+        raise TooLargeError(f"Milvus at {where} lets nothing of this size through ({said}): ask for less") from None
     if status == grpc.StatusCode.UNIMPLEMENTED:
         raise EngineLimitError(f"Milvus at {where} has no such thing ({said}): a later version may") from None
     if _says(words, _FULL):

@@ -1,4 +1,4 @@
-"""Milvus: candidates by the Hamming distance of bits, which it compares all; the same client for a file, a server and a cluster.
+"""Milvus: candidates by the Hamming distance of bits, which it compares all; the same code for a file, a server and a cluster.
 
 What it has not is said: rows of one call are not written all or none, there is no search by words, and no right to one tenant
 alone.
@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
 from rarebit.arrays import Codes
-from rarebit.errors import CollectionNotFoundError, EngineError, EngineLimitError, InputError, SettingsError
+from rarebit.errors import CollectionNotFoundError, EngineError, EngineLimitError, SettingsError
 from rarebit.retrievers.collection.filters import Filter, Ids
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.settings import CHANGEABLE, EmbeddingFingerprint, Settings, reconciled
@@ -37,7 +37,6 @@ from rarebit.retrievers.engines.milvus.names import Names, owner_of
 from rarebit.retrievers.engines.milvus.retraining import Copy, Replacing
 from rarebit.retrievers.engines.milvus.rows import (
     CODE,
-    LONGEST,
     ROW,
     WHOLE,
     Numbered,
@@ -54,9 +53,6 @@ Answer = TypeVar("Answer")
 
 TRIES: Final = 8
 """Of a question that meets a training."""
-
-OLDEST_WITH_PARTITIONS: Final = (2, 4)
-"""Milvus 2.3 replaces rows into other partitions than it looks for them in."""
 
 
 class MilvusEngine(RemoteEngine):
@@ -82,51 +78,41 @@ class MilvusEngine(RemoteEngine):
     ) -> None:
         """Agree on the settings with the collection, or make it."""
         self._names = Names(name)
-        self._connections, self.name, self._asked, self._partitions = connections, name, dict(asked), partitions
+        self._connections, self.name, self._asked = connections, name, dict(asked)
         self._steps = Steps(connections, self._names, self.where)
         self._learned = Learned(connections, self._names.learned, self.where)
         self._replace = Replacing(connections, self._names, self._steps, self._learned, self._new_rows)
         try:
-            self._open(asked, create=create)
+            self._open(asked, create=create, partitions=partitions)
         except BaseException:
             connections.close()
             raise
 
-    def _open(self, asked: Mapping[str, Any], *, create: bool) -> None:
+    def _open(self, asked: Mapping[str, Any], *, create: bool, partitions: int) -> None:
         if self._steps.find() is None:
             if not create:
                 raise CollectionNotFoundError(
                     f"there is no collection {self.where}, wanted one that exists: leave out create=False"
                 )
-            self._create(asked)
+            self._create(asked, partitions)
         self._kept = self._learned.kept(self._steps.seen)
         self._reconcile(asked)
         self.size = self._rows(self._steps.seen).about()
 
-    def _create(self, asked: Mapping[str, Any]) -> None:
-        if self._partitions:
-            self._check_partitions()
+    def _create(self, asked: Mapping[str, Any], partitions: int) -> None:
+        if partitions:
+            self._connections.check_partitions()
         settings = agreed({**asked, "dim": None})
         self._learned.create()
-        rows = self._new_rows(0)
-        self._steps.begin(Step(1, rows.name, settings))
+        rows = self._new_rows(0, partitions)
+        self._steps.begin(Step(1, rows.name, settings, partitions=partitions))
         if self._steps.seen.rows != rows.name:  # somebody else was faster
             rows.drop()
 
-    def _check_partitions(self) -> None:
-        if not self._connections.is_file:
-            version = str(self._connections.call("get_server_version")).removeprefix("v").split(".")
-            if tuple(int(part) for part in version[:2] if part.isdecimal()) >= OLDEST_WITH_PARTITIONS:
-                return
-        raise EngineLimitError(
-            f"got partitions={self._partitions} for {self.where}, which keeps tenants apart by filters alone: leave them out, or "
-            "use a server of Milvus 2.4 or later"
-        )
-
-    def _new_rows(self, bits: int) -> Rows:
+    def _new_rows(self, bits: int, partitions: int) -> Rows:
         """Create another collection of rows."""
         rows = Rows(self._connections, self._names.rows(secrets.token_hex(8)))
-        rows.create(bits, self._partitions)
+        rows.create(bits, partitions)
         return rows
 
     @property
@@ -174,7 +160,7 @@ class MilvusEngine(RemoteEngine):
         return not self._connections.read_only
 
     def saw(self, row_ids: Iterable[int]) -> None:
-        """As :class:`RemoteEngine` says: here numbers are times, so nothing."""
+        """As :class:`RemoteEngine` says; nothing, since numbers are times here."""
 
     def tune(self, candidates: int, rows: int) -> None:
         """As :class:`RemoteEngine` says."""
@@ -192,16 +178,12 @@ class MilvusEngine(RemoteEngine):
             EngineError: something went wrong; the message says how many rows are written. The same call again is safe.
         """
         new = [row for batch in batches() for row in batch]  # what cannot be encoded is known before anything is written
-        for row in new:
-            if len(row.id.encode()) > LONGEST:
-                raise InputError(
-                    f"got an id of {len(row.id.encode()):,} bytes ({row.id[:40]!r}...), wanted {LONGEST:,} at most"
-                )
+        rows = stored(tenant, new)
         step = self._open_step(generation)
         codec = self._kept.codec
         if generation == UNTRAINED and (codec is None or any(len(row.code) != codec.code_size for row in new)):
             raise StaleCodesError
-        self._change(step, self._rows(step).write(stored(tenant, new)), len(new), "written", "write all of them again")
+        self._change(step, self._rows(step).write(rows), len(new), "written", "write all of them again")
         self.size += len(new)
 
     def _open_step(self, generation: int) -> Step:
@@ -221,7 +203,7 @@ class MilvusEngine(RemoteEngine):
             raise StaleCodesError from None
         except EngineError as error:
             raise type(error)(
-                f"{error}; of {count:,} rows {changed:,} are {done}, and of the next ones it is not known: {advice}, which is safe"
+                f"{error}; of {count:,} rows {changed:,} are {done}, of the next ones it is unknown: {advice}, which is safe"
             ) from error
         if self._moved(step):
             raise StaleCodesError
@@ -328,8 +310,8 @@ class MilvusEngine(RemoteEngine):
     def grant(self, role: str, tenant: str) -> None:
         """As :class:`RemoteEngine` says: raises."""
         raise EngineLimitError(
-            f"got role={role!r:.60} for the tenant {tenant!r:.60}, and Milvus grants whole collections: make one for each tenant, or "
-            "use PostgreSQL"
+            f"got role={role!r:.60} for the tenant {tenant!r:.60}, and Milvus grants whole collections: make one for each "
+            "tenant, or use PostgreSQL"
         )
 
     def tenants(self) -> list[str]:

@@ -1,9 +1,9 @@
 """Filters as expressions of Milvus that match at least what they match, and what has to be looked at once more.
 
-Milvus' JSON has other meanings than Python's, and more of them than versions: what a missing key answers, or a number of another
-type. So a row's metadata are kept a second time in a form in which all versions mean the same: one level, keys with dots; numbers,
-short plain strings, and lists of those; no booleans (they are 0 and 1), no null. What does not fit is ``true`` there: look
-yourself. A row whose metadata do not fit at all is ``odd`` as a whole.
+Milvus' JSON has other meanings than Python's, and its versions differ: in what a missing key answers, or a number of another
+type. So a row's metadata are kept a second time in a form in which all versions mean the same: one level, keys with dots;
+numbers, short plain strings, and lists of those; no booleans (they are 0 and 1), no null. What does not fit is ``true`` there:
+look yourself. A row whose metadata do not fit at all is ``odd`` as a whole.
 
 An expression is made of comparisons alone: ``not`` and ``exists`` are not in Milvus Lite. What they ask for is found by looking
 at all rows that the rest of the filter leaves.
@@ -112,7 +112,8 @@ def keys_in(keys: Iterable[str]) -> str:
 def _compared(compare: Compare) -> Expression:
     if compare.op in NEGATED or compare.holds([]) or not _NAME.fullmatch(compare.field):
         return EVERYTHING  # also rows that do not have the field, or a field whose name cannot be written
-    return _OF_OPERATOR.get(compare.op, _any_string)(_Field(compare.field), compare.value)
+    found: Expression = _OF_OPERATOR.get(compare.op, _any_string)(_Field(compare.field), compare.value)
+    return found
 
 
 class _Field:

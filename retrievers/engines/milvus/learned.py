@@ -108,7 +108,8 @@ class Learned:
 
     def _read(self, generation: int) -> dict[str, bytes]:
         """Give what a generation has learned, by its parts."""
-        given = {"filter": f"generation == {generation}", "output_fields": list(FIELDS), "consistency_level": STRONG}
+        text = f"generation == {generation}"
+        given: dict[str, Any] = {"filter": text, "output_fields": list(FIELDS), "consistency_level": STRONG}
         found: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
         for row in self._connections.call("query", self._name, limit=10_000, **given):
             found[row["part"]].append((row["place"], row["value"]))

@@ -10,7 +10,7 @@ from typing import Final
 
 from rarebit.errors import EngineError
 from rarebit.retrievers.engines.engine import UNTRAINED, Kept, Recoding
-from rarebit.retrievers.engines.milvus.connections import Connections, GoneError
+from rarebit.retrievers.engines.milvus.connections import Connections
 from rarebit.retrievers.engines.milvus.learned import Learned
 from rarebit.retrievers.engines.milvus.names import Names
 from rarebit.retrievers.engines.milvus.rows import FETCHED, WHOLE, Numbered, Rows, code_of, new_row_of, stored
@@ -28,11 +28,11 @@ class Replacing:
         names: of the collection.
         steps: of the collection.
         learned: keeps codecs and bits.
-        new_rows: creates a collection of rows with so many bits.
+        new_rows: creates a collection of rows with so many bits, spread over so many partitions.
     """
 
     def __init__(
-        self, connections: Connections, names: Names, steps: Steps, learned: Learned, new_rows: Callable[[int], Rows]
+        self, connections: Connections, names: Names, steps: Steps, learned: Learned, new_rows: Callable[[int, int], Rows]
     ) -> None:
         """Nothing is done yet."""
         self._connections, self._names, self._steps, self._learned = connections, names, steps, learned
@@ -47,9 +47,10 @@ class Replacing:
             copy: makes the second rows what the first ones are; it is called twice.
         """
         generation = UNTRAINED if after.plane is None else 1 + secrets.randbelow(MOST_GENERATION)
-        source, target = Rows(self._connections, before.rows), self._new_rows(after.plane.bits if after.plane else 0)
+        source = Rows(self._connections, before.rows)
+        target = self._new_rows(after.plane.bits if after.plane else 0, before.partitions)
         closed = replace(before, number=before.number + 1, is_open=False)
-        last = Step(before.number + 2, target.name, after.settings, generation)
+        last = Step(before.number + 2, target.name, after.settings, generation, partitions=before.partitions)
         try:
             if generation != UNTRAINED:
                 self._learned.write(generation, after)
@@ -68,6 +69,7 @@ class Replacing:
         """Copy while nobody writes; whatever goes wrong, let them write again."""
         try:
             copy(source, target)
+            target.count(EVERY)  # waits until the server has all of them in its searches
         except BaseException:
             with suppress(EngineError):
                 self._steps.take(replace(closed, number=closed.number + 1, is_open=True))
@@ -76,7 +78,7 @@ class Replacing:
 
     def _clear_away(self, last: Step) -> None:
         """Drop what no step needs any more: rows of before, and those of trainings that died."""
-        with suppress(EngineError, GoneError):  # the next training does it
+        with suppress(EngineError):  # the next training does it
             for name in self._connections.call("list_collections"):
                 if self._names.is_rows(name) and name != last.rows:
                     self._drop(Rows(self._connections, name))
@@ -84,7 +86,7 @@ class Replacing:
 
     @staticmethod
     def _drop(rows: Rows) -> None:
-        with suppress(EngineError, GoneError):  # the next training does it
+        with suppress(EngineError):  # the next training does it
             rows.drop()
 
 

@@ -1,7 +1,7 @@
 """Rows in a collection of Milvus: how they are written, asked for in the order of insertion, and searched by bits.
 
-A row's number is the time of its writing, so numbers rise with insertion without anybody counting: microseconds, and a part that
-differs between processes. Its primary key is a digest of tenant and id.
+A row's number is the time of its writing, so numbers rise with insertion without anybody counting: microseconds, and a part
+that differs between processes. Its primary key is a digest of tenant and id.
 
 Milvus answers 16,384 rows at most, in the order of their primary keys, which is a random one. What is asked for by number is
 asked for whole where it is that few; otherwise the rows that came are a random sample, and say which numbers to ask for.
@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 from pymilvus import DataType, MilvusClient
 
 from rarebit.arrays import Codes
-from rarebit.errors import EngineLimitError
+from rarebit.errors import EngineLimitError, InputError
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.engines.engine import NewRow, StoredCode
 from rarebit.retrievers.engines.milvus.connections import Connections, TooLargeError
@@ -282,11 +282,14 @@ def stored(tenant: str, new: Sequence[NewRow], row_ids: Sequence[int] | None = N
     """Give rows as Milvus keeps them, with their numbers, or with those of now.
 
     Raises:
-        EngineLimitError: a code is longer than a string of Milvus.
+        InputError: an id is longer than a string of Milvus.
+        EngineLimitError: a code is.
     """
     owner = owner_of(tenant)
     rows = []
     for row_id, row in zip(CLOCK.numbers(len(new)) if row_ids is None else row_ids, new, strict=True):
+        if len(row.id.encode()) > LONGEST:
+            raise InputError(f"got an id of {len(row.id.encode()):,} bytes ({row.id[:40]!r}...), wanted {LONGEST:,} at most")
         form, is_odd = compared_form(json.loads(row.metadata))
         coded = recoded(row.code, row.fine, row.plane)
         if len(coded["code"]) > LONGEST:

@@ -4,12 +4,12 @@ The one thing that Milvus does for a single client of many is to create a collec
 description, it refuses. So a collection has steps, numbered from one: each is an empty collection of Milvus whose description
 says what holds from then on, and the last one is in force. To change something is to create the step after the one that was
 seen; who comes second is refused, looks, and decides anew. Steps are never dropped alone, so that a client which slept through
-any number of changes still finds the next one. There is one for each of: the collection, its first rows, a model's name, and two
-for each training.
+any number of changes still finds the next one. There is one for each of: the collection, its first rows, a model's name, and
+two for each training.
 
 A step is ``open`` or not. Writers write into the rows of the step they know, and look afterwards whether there is a next one.
-A training copies all rows into a new collection, takes a step that is not open, copies what has changed until then, and takes an
-open step with the new rows. So:
+A training copies all rows into a new collection, takes a step that is not open, copies what has changed until then, and takes
+an open step with the new rows. So:
 
     - A writer who found no next step has written before rows were compared for the last time: the training has its rows.
     - A writer who finds one writes again, into the rows of the next open step: rows are the same by their keys. Until then
@@ -59,6 +59,7 @@ class Step:
         settings: of the collection.
         generation: names codec and bits.
         is_open: whether rows are written.
+        partitions: over which tenants are spread; 0 for none.
     """
 
     number: int
@@ -66,11 +67,12 @@ class Step:
     settings: Settings
     generation: int = UNTRAINED
     is_open: bool = True
+    partitions: int = 0
 
     def written(self) -> str:
         """Write it as a description; no two are the same."""
-        kept = {"rows": self.rows, "generation": self.generation, "open": self.is_open, "settings": asdict(self.settings)}
-        return json.dumps({"format": FORMAT, "by": uuid.uuid4().hex, **kept})
+        kept = {"rows": self.rows, "generation": self.generation, "open": self.is_open, "partitions": self.partitions}
+        return json.dumps({"format": FORMAT, "by": uuid.uuid4().hex, **kept, "settings": asdict(self.settings)})
 
     @classmethod
     def read(cls, number: int, description: str, where: str) -> Step:
@@ -81,14 +83,14 @@ class Step:
         """
         try:
             told = json.loads(description)
-            made = told["format"]
-        except (ValueError, TypeError, KeyError):
-            made = "unknown"
-        if made != FORMAT:
+        except ValueError:
+            told = None
+        made = told.get("format") if isinstance(told, dict) else "unknown"
+        if not isinstance(told, dict) or made != FORMAT:
             raise FormatVersionError(f"{where} has format {made}, wanted {FORMAT}: another version of Rarebit made it")
         given = told["settings"]
         settings = Settings(**{**given, "fingerprint": EmbeddingFingerprint(**given["fingerprint"])})
-        return cls(number, told["rows"], settings, told["generation"], told["open"])
+        return cls(number, told["rows"], settings, told["generation"], told["open"], told["partitions"])
 
 
 class Steps:

@@ -206,6 +206,10 @@ class TestTenants:
             assert collection.delete_tenant("tenant 3") == 150
             assert collection.stats().count == 450
 
+    def test_partitions_need_a_server_that_has_them(self, milvus: str) -> None:
+        with pytest.raises(EngineLimitError, match="leave them out"):
+            connected(milvus, partitions=4)
+
 
 class TestWhatItCannot:
     @pytest.mark.unchecked
