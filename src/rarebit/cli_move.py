@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    address = "a file, or an address such as postgresql://user@host/database (the password: PGPASSWORD) or milvus://host (MILVUS_TOKEN)"
+    engines = "postgresql://user@host/database (the password: PGPASSWORD) or milvus://host (the token: MILVUS_TOKEN)"
+    address = f"a file, or an address such as {engines}"
     parser.add_argument("source", metavar="SOURCE", help=address)
     parser.add_argument("target", metavar="TARGET", help="likewise; made if it is not there")
     parser.add_argument("--name", default="rarebit", help="of the collection on the engine (default: %(default)s)")
