@@ -61,7 +61,8 @@ class RemoteRows(RemoteHandle):
     ) -> list[str]:
         """Add rows; a row whose id exists already is replaced. All rows are kept, or none; as :meth:`rarebit.Collection.add`.
 
-        A connection that breaks meanwhile is made again, and so is the call: the rows are the same.
+        A connection that breaks meanwhile is made again, and so is the call: the rows are the same. Milvus has no transactions:
+        where a call to it fails for good, the error says how many rows are kept, and the same call again is safe.
         """
         self._check_writable()
         if near_duplicates not in (None, *HANDLINGS):

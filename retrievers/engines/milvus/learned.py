@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pymilvus import DataType, MilvusClient
@@ -76,13 +77,16 @@ class Learned:
         own = {"key": f"{generation}/{part}/{place}", "generation": generation, "part": part, "place": place}
         return {**own, "value": b64encode(value).decode(), "unused": b"\0"}
 
-    def forget_but(self, generation: int) -> None:
-        """Delete what others have learned."""
-        self._connections.call("delete", self._name, filter=f"generation != {generation}")
+    def generations(self) -> list[int]:
+        """Name the generations that have learned something."""
+        given: dict[str, Any] = {"output_fields": ["generation"], "consistency_level": STRONG, "limit": 10_000}
+        found = self._connections.call("query", self._name, filter='part == "codec" and place == 0', **given)
+        return [row["generation"] for row in found]
 
-    def drop(self) -> None:
-        """Drop the collection of Milvus."""
-        self._connections.call("drop_collection", self._name, slow=True)
+    def forget(self, generations: Sequence[int]) -> None:
+        """Delete what some generations have learned."""
+        if generations:
+            self._connections.call("delete", self._name, filter=f"generation in {list(generations)}")
 
     def kept(self, step: Step) -> Kept:
         """Give what is kept of a collection as of a step.

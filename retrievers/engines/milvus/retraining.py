@@ -46,23 +46,22 @@ class Replacing:
             after: what the new rows mean.
             copy: makes the second rows what the first ones are; it is called twice.
         """
+        # Those of trainings that died, or that will be refused: one that begins after this one's end is not among them.
+        left = [name for name in self._connections.call("list_collections") if self._names.is_rows(name)]
+        learned = self._learned.generations()
         generation = UNTRAINED if after.plane is None else 1 + secrets.randbelow(MOST_GENERATION)
         source = Rows(self._connections, before.rows)
         target = self._new_rows(after.plane.bits if after.plane else 0, before.partitions)
         closed = replace(before, number=before.number + 1, is_open=False)
         last = Step(before.number + 2, target.name, after.settings, generation, partitions=before.partitions)
+        is_done = False
         try:
             if generation != UNTRAINED:
                 self._learned.write(generation, after)
             copy(source, target)
             is_done = self._steps.take(closed) and self._finish(source, target, copy, closed, last)
-        except BaseException:
-            self._drop(target)
-            raise
-        if is_done:
-            self._clear_away(last)
-        else:
-            self._drop(target)
+        finally:
+            self._clear_away(left if is_done else [target.name], learned if is_done else [generation])
         return is_done
 
     def _finish(self, source: Rows, target: Rows, copy: Callable[[Rows, Rows], None], closed: Step, last: Step) -> bool:
@@ -76,18 +75,13 @@ class Replacing:
             raise
         return self._steps.take(last)
 
-    def _clear_away(self, last: Step) -> None:
-        """Drop what no step needs any more: rows of before, and those of trainings that died."""
-        with suppress(EngineError):  # the next training does it
-            for name in self._connections.call("list_collections"):
-                if self._names.is_rows(name) and name != last.rows:
-                    self._drop(Rows(self._connections, name))
-            self._learned.forget_but(last.generation)
-
-    @staticmethod
-    def _drop(rows: Rows) -> None:
-        with suppress(EngineError):  # the next training does it
-            rows.drop()
+    def _clear_away(self, rows: Sequence[str], generations: Sequence[int]) -> None:
+        """Drop what no step needs any more."""
+        for name in rows:
+            with suppress(EngineError):  # the next training does it
+                Rows(self._connections, name).drop()
+        with suppress(EngineError):
+            self._learned.forget(generations)
 
 
 class Copy:

@@ -411,8 +411,10 @@ class TestTrainings:
             other.add(VECTORS[450:451], ids=["a"])
         assert trainable.count() == 451
         assert len(rows_there(trainable)) == 2
+        engine._learned.write(77, engine.kept())
         trainable.train()
         assert len(rows_there(trainable)) == 1
+        assert engine._learned.generations() == [engine.kept().generation]
         assert trainable.count() == 451
 
     def test_one_that_was_only_slow_is_refused(self, trainable: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,4 +433,5 @@ class TestTrainings:
         trainable.train()
         assert engine.kept(fresh=True).generation == generation
         assert len(rows_there(trainable)) == 1
+        assert engine._learned.generations() == [generation]
         assert trainable.search(VECTORS[7], 1)[0].id == "7"
