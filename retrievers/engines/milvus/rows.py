@@ -49,13 +49,14 @@ NO_BITS: Final = b"\0"
 """Before there are bits."""
 
 ROW: Final = ("row_id", "id", "text", "written", "long")
-CODE: Final = ("row_id", "code", "fine")
-WHOLE: Final = (*ROW, "code", "fine")
+CODE: Final = ("row_id", "code")
+WHOLE: Final = (*ROW, "code")
+"""The client of Milvus decodes an answer cell by cell, so codes and fine codes are one field."""
 
 SIZED: Final = 100
 """Rows whose bytes are counted to estimate those of all."""
 
-REST: Final = ("tenant", "id", "code", "fine", "text", "written", "written")  # metadata are there twice
+REST: Final = ("tenant", "id", "code", "text", "written", "written")  # metadata are there twice
 FIXED: Final = 27 + 27 + 8 + 1
 """Bytes of a row's keys, number and mark."""
 
@@ -119,7 +120,7 @@ class Rows:
         )
         schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=64)
         schema.add_field("owner", DataType.VARCHAR, max_length=64, is_partition_key=bool(partitions))
-        for name in ("tenant", "id", "text", "written", "code", "fine"):
+        for name in ("tenant", "id", "text", "written", "code"):
             schema.add_field(name, DataType.VARCHAR, max_length=LONGEST)
         more = {"element_type": DataType.VARCHAR, "max_capacity": MOST_PIECES, "max_length": LONGEST}
         schema.add_field("more", DataType.ARRAY, **more)
@@ -167,7 +168,7 @@ class Rows:
 
     def some(self, text: str, fields: Sequence[str], most: int) -> list[dict[str, Any]]:
         """Give at most so many of the rows that match, in no order."""
-        return self._ask(text, [*fields, "key"], limit=most)
+        return self._ask(text, fields, limit=most)
 
     def numbered(self, text: str, after: int = 0) -> Iterator[list[Numbered]]:
         """Give numbers and keys of all rows that match, some at a time, in the order of insertion."""
@@ -223,17 +224,18 @@ class Rows:
 
     def _whole(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Put the rest of long texts and metadata behind their first pieces, which is asked for only where there is one."""
-        long = [row["key"] for row in found if row.get("long")]
+        long = [row["row_id"] for row in found if row.get("long")]
         if not long:
             return found
-        rest = {row["key"]: row for row in self._by_key(long, ["key", "row_id", "more"])}
+        parts = [long[start : start + FETCHED] for start in range(0, len(long), FETCHED)]
+        asked = [row for part in parts for row in self._ask(f"row_id in {part}", ["row_id", "id", "more"])]
+        rest = {(row["row_id"], row["id"]): list(row["more"]) for row in asked}
         whole = []
         for row in found:
-            own = rest.get(row["key"])
-            if own is None:
+            if not row["long"]:
                 whole.append(row)
-            elif own["row_id"] == row["row_id"]:  # otherwise it was replaced meanwhile
-                pieces, texts = list(own["more"]), row["long"] - 1
+            elif (pieces := rest.get((row["row_id"], row["id"]))) is not None:  # otherwise it was replaced meanwhile
+                texts = row["long"] - 1
                 text, written = row["text"] + "".join(pieces[:texts]), row["written"] + "".join(pieces[texts:])
                 whole.append({**row, "text": text, "written": written, "long": 0})
         return whole
@@ -245,7 +247,7 @@ class Rows:
             "anns_field": "plane",
             "filter": text,
             "limit": min(count, MOST),
-            "output_fields": [*fields, "key"],
+            "output_fields": list(fields),
             "search_params": {"metric_type": "HAMMING"},
             "consistency_level": SESSION,
         }
@@ -303,7 +305,7 @@ def stored(tenant: str, new: Sequence[NewRow], row_ids: Sequence[int] | None = N
 
 def recoded(code: bytes, fine: bytes | None, plane: bytes | None) -> dict[str, Any]:
     """Give the fields of codes."""
-    return {"code": b64encode(code).decode(), "fine": b64encode(fine or b"").decode(), "plane": plane or NO_BITS}
+    return {"code": b".".join(map(b64encode, [code, *([] if fine is None else [fine])])).decode(), "plane": plane or NO_BITS}
 
 
 def estimated_bytes(rows: Rows) -> dict[str, int]:
@@ -318,7 +320,8 @@ def estimated_bytes(rows: Rows) -> dict[str, int]:
 
 def code_of(row: dict[str, Any]) -> StoredCode:
     """Read a row's codes."""
-    return StoredCode(row["row_id"], b64decode(row["code"]), b64decode(row["fine"]) or None)
+    code, _, fine = row["code"].partition(".")
+    return StoredCode(row["row_id"], b64decode(code), b64decode(fine) if fine else None)
 
 
 def row_of(row: dict[str, Any]) -> Row:
