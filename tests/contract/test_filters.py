@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from contract.conftest import opened
+from support.kinds import opened
 from support.oracle import ALSO, METADATAS, OPERATORS, matches, random_expression
 from support.subjects import SUBJECTS, Passage, Subject, core_filter
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract.conftest import opened
+from support.kinds import opened
 
 from rarebit import Collection, Compare
 from rarebit.arrays import normalized
