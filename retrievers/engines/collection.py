@@ -89,7 +89,7 @@ class RemoteCollection(RemoteSearches):
             EngineLimitError: the engine has no such index.
         """
         self._check_writable()
-        if not isinstance(field, str) or not field or "." in field:
+        if not isinstance(field, str) or not field or "." in field or not _is_utf8(field):
             raise InputError(f"got field={field!r}, wanted the name of a field of the metadata, without dots")
         self._engine.index_field(field)
 
@@ -154,6 +154,10 @@ class RemoteCollection(RemoteSearches):
         """Say where it is and what is in it, without credentials."""
         settings = self._engine.kept().settings
         return f"<Collection {self._engine.where}: dim={settings.dim}, metric={settings.metric}, codec={settings.codec}>"
+
+
+def _is_utf8(text: str) -> bool:
+    return text.encode("utf-8", "ignore").decode() == text
 
 
 def _no_file(engine: RemoteEngine, path: object) -> EngineLimitError:

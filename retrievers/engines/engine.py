@@ -90,11 +90,7 @@ class RemoteEngine(ABC):
     """The engine's name, for messages."""
 
     size: int = 0
-    """About how many rows there are, as far as was seen."""
-
-    def saw(self, row_ids: Iterable[int]) -> None:
-        """Learn from the numbers of some rows how many there are about: here, they are numbered from one up."""
-        self.size = max([self.size, *row_ids])
+    """About how many rows there are, of everybody: as the server guessed when one connected, and what was written since."""
 
     @abstractmethod
     def kept(self, *, fresh: bool = False) -> Kept:
@@ -176,8 +172,8 @@ class RemoteEngine(ABC):
         """Give every row new codes, and take over what they mean; False if somebody else did it meanwhile."""
 
     @abstractmethod
-    def tune(self, candidates: int, rows: int) -> None:
-        """Remember how many candidates are enough."""
+    def tune(self, generation: int, candidates: int, rows: int) -> None:
+        """Remember how many candidates are enough; nothing, if there was a training since."""
 
     @abstractmethod
     def index_if_due(self) -> None:

@@ -93,7 +93,7 @@ class RemoteRows(RemoteHandle):
 
         self._with_codes(put)
         try:
-            training.train_if_due(self._engine, len(batch.ids))
+            training.train_if_due(self._engine)
         except CollectionError as error:  # the rows are kept
             warnings.warn(f"the rows were added, but not learned from ({error})", CodecWarning, stacklevel=2)
         return list(batch.ids)

@@ -23,8 +23,8 @@ from rarebit.retrievers.engines.handle import RemoteHandle, nearest
 from rarebit.retrievers.engines.row_operations import RemoteRows
 from rarebit.retrievers.engines.training import candidates_for
 
-Found: TypeAlias = tuple[int, Row, float, Vector]
-"""A row's number, the row, its score, and its vector."""
+Found: TypeAlias = tuple[int, Row, float, Vector | None]
+"""A row's number, the row, its score, and its vector where that is asked for."""
 
 AT_ONCE: Final = 32
 """Queries whose candidates are in memory together."""
@@ -77,7 +77,7 @@ class RemoteSearches(RemoteRows, RemoteHandle):
         """Search for (q, dim) queries at once, as :meth:`search` does for one: one list of hits a query."""
         k = as_count("k", k)
         candidates = None if candidates is None else as_count("candidates", candidates, least=1)
-        found = self._nearest(self._prepared(queries), k, as_filter(filter), candidates)
+        found = self._nearest(self._prepared(queries), k, as_filter(filter), candidates, with_vectors=include_vectors)
         return [[_hit(each, include_vectors=include_vectors) for each in own] for own in found]
 
     def scores(self, query: VectorsLike, ids: Sequence[str]) -> Scores:
@@ -104,10 +104,12 @@ class RemoteSearches(RemoteRows, RemoteHandle):
         """Choose k of the ``fetch_k`` nearest rows so that they are unlike each other (maximal marginal relevance)."""
         k = as_count("k", k)
         fetch_k, lambda_mult = as_count("fetch_k", fetch_k), as_share("lambda_mult", lambda_mult)
-        found = self._nearest(self._prepared(as_vector(query)[np.newaxis]), max(k, fetch_k), as_filter(filter), None)[0]
+        prepared = self._prepared(as_vector(query)[np.newaxis])
+        found = self._nearest(prepared, max(k, fetch_k), as_filter(filter), None, with_vectors=True)[0]
         if not found:
             return []
-        scores, vectors = np.array([each[2] for each in found], np.float32), np.stack([each[3] for each in found])
+        scores = np.array([each[2] for each in found], np.float32)
+        vectors = np.stack([vector for *_, vector in found if vector is not None])
         chosen = ranking.maximal_marginal_relevance(scores, vectors, k, lambda_mult)
         return [_hit(found[place], include_vectors=include_vectors) for place in chosen]
 
@@ -136,7 +138,8 @@ class RemoteSearches(RemoteRows, RemoteHandle):
         if fusion not in ("rrf", "weighted"):
             raise InputError(f"got fusion={fusion!r}, wanted 'rrf' or 'weighted'")
         tree, depth = self._resolved(as_filter(filter)), max(k, fetch_k)
-        dense = self._nearest(self._prepared(as_vector(query)[np.newaxis]), depth, tree, None)[0]
+        prepared = self._prepared(as_vector(query)[np.newaxis])
+        dense = self._nearest(prepared, depth, tree, None, with_vectors=include_vectors)[0]
         words = self._engine.best_by_words(self._tenant, text, depth, tree)
         known = {**{each[0]: each[1] for each in words}, **{each[0]: each[1] for each in dense}}
         if fusion == "rrf":
@@ -147,7 +150,7 @@ class RemoteSearches(RemoteRows, RemoteHandle):
         hits = [Hit(known[row_id].id, score, known[row_id].text, known[row_id].metadata) for row_id, score in best]
         if not include_vectors or not hits:
             return hits
-        vectors = {each[1].id: each[3] for each in dense}
+        vectors = {row.id: vector for _, row, _, vector in dense if vector is not None}
         by_words = [hit.id for hit in hits if hit.id not in vectors]
         vectors |= self._with_codes(lambda coding: self._vectors_there(coding, by_words))
         return [replace(hit, vector=vectors.get(hit.id)) for hit in hits]
@@ -157,7 +160,9 @@ class RemoteSearches(RemoteRows, RemoteHandle):
         found = self._engine.codes_of(self._tenant, coding.kept.generation, ids) if ids else {}
         return dict(zip(found, coding.vectors(list(found.values())), strict=True)) if found else {}
 
-    def _nearest(self, queries: Queries, k: int, tree: Filter | None, candidates: int | None) -> list[list[Found]]:
+    def _nearest(
+        self, queries: Queries, k: int, tree: Filter | None, candidates: int | None, *, with_vectors: bool
+    ) -> list[list[Found]]:
         """Find the k best of each query."""
         if not len(queries):
             return []
@@ -168,29 +173,32 @@ class RemoteSearches(RemoteRows, RemoteHandle):
                 return [[] for _ in queries]
             if coding.kept.plane is None:
                 every = self._engine.everything(self._tenant, coding.kept.generation, tree)
-                return [self._scored(coding, query, k, every) for query in queries]
+                return [self._scored(coding, query, k, every, with_vectors=with_vectors) for query in queries]
             count = max(k, candidates or candidates_for(coding.kept, k, self._engine.size))
             scored: list[list[Found]] = []
             for start in range(0, len(queries), AT_ONCE):
                 part = queries[start : start + AT_ONCE]
                 planes = coding.kept.plane.encode(part)
                 found = self._engine.candidates(self._tenant, coding.kept.generation, planes, count, tree)
-                self._engine.saw(each.row_id for own in found for each in own)
-                scored += [self._scored(coding, query, k, own) for query, own in zip(part, found, strict=True)]
+                scored += [
+                    self._scored(coding, query, k, own, with_vectors=with_vectors)
+                    for query, own in zip(part, found, strict=True)
+                ]
             return scored
 
         return self._with_codes(ask)
 
-    def _scored(self, coding: Coding, query: Vector, k: int, found: Sequence[Candidate]) -> list[Found]:
+    def _scored(self, coding: Coding, query: Vector, k: int, found: Sequence[Candidate], *, with_vectors: bool) -> list[Found]:
         if not found:
             return []
         ordered = sorted(found, key=lambda each: each.row_id)  # of equal rows the first one that was added comes first
         scores = coding.scores(query, ordered)
         places = nearest(scores, k)
         best = [ordered[place] for place in places]
+        vectors = coding.vectors(best) if with_vectors else [None] * len(best)
         return [
             (each.row_id, each.read(), self._in_range(float(scores[place])), vector)
-            for place, each, vector in zip(places, best, coding.vectors(best), strict=True)
+            for place, each, vector in zip(places, best, vectors, strict=True)
         ]
 
     def _in_range(self, score: float) -> float:

@@ -24,10 +24,6 @@ from rarebit.retrievers.engines.engine import UNTRAINED, Kept, RemoteEngine, Sta
 TARGET: Final = 0.99
 """Of the ten best of a query, what share should be among its candidates, unless the settings say another recall."""
 
-QUERIES: Final = 200
-"""Rows of the sample that are asked for, to learn how many candidates that takes."""
-
-NEIGHBOURS: Final = 10
 FEWEST: Final = 100
 MOST: Final = 1000
 MEASURED: Final = 16_384
@@ -47,9 +43,8 @@ PER_HIT: Final = 4
 """Candidates for each row that is wanted, at least."""
 
 
-def train_if_due(engine: RemoteEngine, written: int) -> None:
+def train_if_due(engine: RemoteEngine) -> None:
     """Train, if a write has brought so many rows, or measure anew what was measured with few."""
-    engine.size += written
     if not engine.may_train:
         return
     kept = engine.kept()
@@ -74,7 +69,10 @@ def train_if_due(engine: RemoteEngine, written: int) -> None:
 def _tune_if_due(engine: RemoteEngine) -> None:
     kept = engine.kept()
     due = GROWTH * kept.tuned_rows
-    if kept.plane is not None and engine.size >= due and engine.count(None, most=due) >= due:
+    if kept.plane is None or engine.size < due:
+        return
+    engine.size = engine.count(None)  # which may have been far too high: rows that replace others were counted
+    if engine.size >= due:
         tune(engine)
 
 
@@ -110,7 +108,7 @@ def tune(engine: RemoteEngine) -> None:
     with suppress(StaleCodesError):  # who trained meanwhile measures
         vectors, rows = Coding(kept).vectors(engine.sample(kept.generation, MEASURED)), engine.count(None)
         measured = enough(kept.plane, vectors, kept.settings.target_recall or TARGET)
-        engine.tune(_grown(measured, len(vectors), rows), rows)
+        engine.tune(kept.generation, _grown(measured, len(vectors), rows), rows)
 
 
 def enough(plane: BitPlane, vectors: Vectors, target: float) -> int:
@@ -121,18 +119,7 @@ def enough(plane: BitPlane, vectors: Vectors, target: float) -> int:
         vectors: (n, dim) rows of the collection.
         target: share of the nearest ten, from 0 to 1.
     """
-    if len(vectors) < 2:
-        return FEWEST
-    asked = np.random.default_rng(0).permutation(len(vectors))[:QUERIES]
-    scores = vectors[asked] @ vectors.T
-    scores[np.arange(len(asked)), asked] = -np.inf  # a row is not its own neighbour
-    near = np.argpartition(-scores, min(NEIGHBOURS, len(vectors) - 1) - 1, axis=1)[:, : min(NEIGHBOURS, len(vectors) - 1)]
-    codes = np.unpackbits(plane.encode(vectors), axis=1).astype(np.float32) * 2 - 1
-    agreement = codes[asked] @ codes.T
-    agreement[np.arange(len(asked)), asked] = -np.inf
-    # The place of each true neighbour among all rows by their bits; of equal ones the worst.
-    of_near = np.take_along_axis(agreement, near, axis=1)
-    places = np.stack([(agreement >= column[:, None]).sum(axis=1) for column in of_near.T], axis=1)
+    places = plane.places_of_neighbours(vectors)
     return int(np.clip(np.quantile(places, target, method="higher"), FEWEST, MOST)) if places.size else FEWEST
 
 

@@ -159,12 +159,9 @@ class MilvusEngine(RemoteEngine):
         """As :class:`RemoteEngine` says."""
         return not self._connections.read_only
 
-    def saw(self, row_ids: Iterable[int]) -> None:
-        """As :class:`RemoteEngine` says; nothing, since numbers are times here."""
-
-    def tune(self, candidates: int, rows: int) -> None:
+    def tune(self, generation: int, candidates: int, rows: int) -> None:
         """As :class:`RemoteEngine` says."""
-        self._learned.tune(self._steps.seen.generation, candidates, rows)
+        self._learned.tune(generation, candidates, rows)
         self._kept = self._learned.kept(self._steps.seen)
 
     def index_if_due(self) -> None:

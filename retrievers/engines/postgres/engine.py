@@ -44,9 +44,6 @@ LONGEST_KEY: Final = 2500
 FEW: Final = 4096
 """Rows up to which those that match a filter are compared one by one: the index would pass over too many others."""
 
-FEWEST_SCANNED: Final = 40
-"""Rows of the index that pgvector looks at unless it is told otherwise."""
-
 BATCH: Final = 4096
 """Rows that are encoded anew at once."""
 
@@ -85,6 +82,7 @@ class PostgresEngine(RemoteEngine):
         self._scanned: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
         try:
             self._table.agree(asked, create=create, partitions=partitions)
+            ((self.size,),) = self._runner.fetched(statements.GUESSED_ROWS, {"name": self._runner.schema})
         except BaseException:
             connections.close()
             raise
@@ -116,16 +114,17 @@ class PostgresEngine(RemoteEngine):
         """As :class:`RemoteEngine` says."""
         self._table.adopt(kept)
 
-    def tune(self, candidates: int, rows: int) -> None:
+    def tune(self, generation: int, candidates: int, rows: int) -> None:
         """As :class:`RemoteEngine` says, and how wide the index has to look for them."""
-        self._table.tune(candidates, rows)
+        self._table.tune(generation, candidates, rows)
         self._tune_breadth()
 
     def put(self, tenant: str, generation: int, batches: Callable[[], Iterable[Sequence[NewRow]]]) -> None:
         """As :class:`RemoteEngine` says; the rows are copied in bulk, and put in place by one statement."""
         room = LONGEST_KEY - len(tenant.encode())
 
-        def put(connection: Connection) -> None:
+        def put(connection: Connection) -> int:
+            place = -1
             self._table.check(connection, generation)
             connection.execute(statements.INCOMING)
             with connection.cursor().copy(statements.COPY) as copy:
@@ -134,8 +133,9 @@ class PostgresEngine(RemoteEngine):
                     _check_key(row.id, tenant, room)
                     copy.write_row((place, escaped(row.id), escaped(row.text), *_metadata(row.metadata, row[3:])))
             self._runner.run(connection, statements.UPSERT, {"tenant": escaped(tenant)})
+            return place + 1
 
-        self._runner.in_transaction(put)
+        self.size += self._runner.in_transaction(put)
 
     def delete(self, tenant: str, tree: Filter | None) -> int:
         """As :class:`RemoteEngine` says."""
@@ -232,7 +232,7 @@ class PostgresEngine(RemoteEngine):
     ) -> list[list[Any]]:
         """Ask for each of the bits, in one round trip; ``scanned`` rows of the index are looked at, which is remembered."""
         query = self._runner.formatted(statement, bits=len(bits[0]))
-        wanted = None if scanned is None else max(FEWEST_SCANNED, min(scanned, indexes.MOST_SCANNED))
+        wanted = None if scanned is None else max(indexes.FEWEST_SCANNED, min(scanned, indexes.MOST_SCANNED))
         same = wanted in (None, self._scanned.get(connection))
         if same and len(bits) == 1:
             return [connection.execute(query, {**given, "plane": bits[0]}, binary=True).fetchall()]

@@ -84,14 +84,15 @@ class Condition:
         if leaf.op in _COMPARED and isinstance(leaf.value, int | float):
             return f"({self._number(readings[0], _COMPARED[leaf.op], leaf.value, leaf.field)} AND {readings[0]} IS NOT NULL)"
         equal = leaf.value if leaf.op == "in" else [leaf.value] if leaf.op == "eq" else []
-        if equal and all(isinstance(each, str | int | float) for each in equal):  # an index over the column finds them
-            return f"({_joined('OR', (self._contained(leaf.field, each) for each in equal), _NEVER)} AND {found})"
+        if equal and all(isinstance(each, str | int | float) for each in equal):
+            return self._contained(leaf.field, equal)
         return found
 
-    def _contained(self, field: str, wanted: str | float) -> str:
-        """Say that a field is a value, and maybe more, in words that an index over the column finds."""
-        also = [bool(wanted)] if isinstance(wanted, int | float) and wanted in (0, 1) else []
-        return " OR ".join(f"metadata @> {self._json({field: each})}" for each in (_plain(wanted), *also))
+    def _contained(self, field: str, wanted: Sequence[str | float]) -> str:
+        """Say that a field is one of some strings and numbers, in words that the index over the column finds."""
+        also = [bool(each) for each in wanted if isinstance(each, int | float) and each in (0, 1)]
+        documents = [json.dumps(escaped({field: each})) for each in (*map(_plain, wanted), *also)]
+        return f"(metadata @> ANY({self._given(documents)}::jsonb[]))"
 
     def _number(self, value: str, sign: str, wanted: float, field: str | None = None) -> str:
         """Compare with a number as Python does, to which True is 1 and False is 0.

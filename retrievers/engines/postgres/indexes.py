@@ -21,12 +21,17 @@ FROM: Final = 10_000
 MOST_SCANNED: Final = 1000
 """The longest list that an HNSW index of pgvector keeps of what it has found."""
 
+FEWEST_SCANNED: Final = 40
+"""The list that it keeps unless it is told otherwise."""
+
 TRIED: Final = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 ASKED: Final = 100
-"""Rows that are asked for, with and without the index; fewer, where that takes longer than reading ``MOST_READ`` rows."""
+"""Rows that are asked for, with and without the index; fewer, so that ``MOST_READ`` rows are read at most."""
 
 FEWEST_ASKED: Final = 10
-MOST_READ: Final = 20_000_000
+"""Where so many would have to read more, what was measured before with fewer rows is kept."""
+
+MOST_READ: Final = 50_000_000
 
 NEAREST: Final = 100
 SHARE: Final = 0.97
@@ -53,7 +58,9 @@ def tune_breadth(runner: Runner, connection: Connection, kept: Kept) -> None:
     """Measure how many times more rows than candidates the index has to look at, and remember it."""
     assert kept.plane is not None  # noqa: S101 -- the index is over its bits
     bits = kept.plane.bits
-    asked = min(ASKED, max(FEWEST_ASKED, MOST_READ // max(1, kept.tuned_rows)))
+    asked = min(ASKED, MOST_READ // max(1, kept.tuned_rows))
+    if asked < FEWEST_ASKED:
+        return
     given = {"count": NEAREST, "some": asked, "share": min(1.0, 2 * asked / max(1, kept.tuned_rows))}
     planes = [plane for (plane,) in connection.execute(runner.formatted(statements.SOME_PLANES, bits=bits), given)]
     farthest = runner.formatted(statements.FARTHEST, bits=bits)
@@ -63,10 +70,12 @@ def tune_breadth(runner: Runner, connection: Connection, kept: Kept) -> None:
         return [[distance for (distance,) in each] for each in found]
 
     with connection.transaction():
+        connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")  # a kept plan would outlive the next lines
         connection.execute("SET LOCAL enable_indexscan = off")
         exact = distances()
         connection.execute("SET LOCAL enable_indexscan = on")
         connection.execute("SET LOCAL enable_seqscan = off")
+        breadth = TRIED[-1]
         for breadth in TRIED:
             scanned = min(MOST_SCANNED, round(breadth * kept.candidates))
             connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(scanned)))

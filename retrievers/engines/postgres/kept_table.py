@@ -110,11 +110,10 @@ class KeptTable:
         }
         self._runner.run(connection, statements.TAKE_OVER, told)
 
-    def tune(self, candidates: int, rows: int) -> None:
-        """Remember how many candidates are enough."""
-        self._runner.call(
-            lambda connection: self._runner.run(connection, statements.TUNE, {"candidates": candidates, "rows": rows})
-        )
+    def tune(self, generation: int, candidates: int, rows: int) -> None:
+        """Remember how many candidates are enough for the bits of a training."""
+        given = {"generation": generation, "candidates": candidates, "rows": rows}
+        self._runner.call(lambda connection: self._runner.run(connection, statements.TUNE, given))
         self.read()
 
     def check(self, connection: Connection, generation: int) -> None:

@@ -120,13 +120,21 @@ FIELD_INDEX: Final = """
 AT_LEAST: Final = "SELECT 1 FROM {schema}.rows OFFSET %(least)s - 1 LIMIT 1"
 KEPT: Final = "SELECT settings, generation, codec, learned, plane, candidates, tuned_rows, breadth FROM {schema}.collection"
 SETTINGS: Final = "UPDATE {schema}.collection SET settings = %(new)s"
-TUNE: Final = "UPDATE {schema}.collection SET candidates = %(candidates)s, tuned_rows = %(rows)s"
+TUNE: Final = (
+    "UPDATE {schema}.collection SET candidates = %(candidates)s, tuned_rows = %(rows)s WHERE generation = %(generation)s"
+)
 BREADTH: Final = "UPDATE {schema}.collection SET breadth = %(breadth)s WHERE generation = %(generation)s"
-SOME_PLANES: Final = "SELECT plane::bit({bits})::text FROM {schema}.rows WHERE random() < %(share)s LIMIT %(some)s"
+SOME_PLANES: Final = (
+    "SELECT plane::bit({bits})::text FROM {schema}.rows WHERE random() < %(share)s ORDER BY random() LIMIT %(some)s"
+)
 FARTHEST: Final = f"""
     SELECT {DISTANCE} FROM {{schema}}.rows WHERE plane IS NOT NULL ORDER BY {DISTANCE} LIMIT %(count)s
 """
 """Distances of the nearest bits, of whatever tenant."""
+GUESSED_ROWS: Final = """
+    SELECT coalesce(sum(greatest(reltuples, 0)), 0)::bigint FROM pg_class
+    WHERE relnamespace = to_regnamespace(%(name)s::text) AND relkind = 'r' AND relname ~ '^rows(_[0-9]+)?$'
+"""
 TENANTS: Final = "SELECT tenant FROM {schema}.rows WHERE tenant <> '' GROUP BY tenant ORDER BY min(row_id)"
 SIZES: Final = """
     SELECT CASE WHEN relkind = 'r' THEN 'tables' WHEN relname LIKE '%%plane%%' THEN 'plane_index' ELSE 'other_indexes' END,

@@ -23,11 +23,43 @@ def agreement(plane: BitPlane) -> float:
 
 
 def test_neighbours_have_nearly_the_same_bits() -> None:
-    learned = BitPlane.fit(VECTORS)
-    turn = np.linalg.qr(RNG.standard_normal((80, 80)))[0].astype(np.float32)[:40]
-    plain = BitPlane(np.zeros(40, np.float32), np.ascontiguousarray(turn))
-    assert learned.bits == 80
-    assert agreement(learned) > agreement(plain) + 0.02
+    assert agreement(BitPlane.fit(VECTORS)) > 0.9
+
+
+def test_more_directions_tell_more() -> None:
+    plane = BitPlane.fit(VECTORS)
+    fewer = BitPlane(np.zeros(40, np.float32), np.linalg.qr(RNG.standard_normal((40, 40)))[0].astype(np.float32))
+    assert plane.bits == 120
+    assert agreement(plane) > agreement(fewer) + 0.1
+
+
+def test_vectors_are_centred_where_that_brings_neighbours_nearer() -> None:
+    spread = normalized(RNG.standard_normal((2000, 40)).astype(np.float32))
+    for vectors in (normalized(spread + 4 * spread[0]), normalized(spread + 0.4 * spread[0]), VECTORS):
+        made = BitPlane.fit(vectors)
+        both = [BitPlane(centre, made._turn) for centre in (np.zeros(40, np.float32), vectors.mean(axis=0))]
+        places = [np.quantile(plane.places_of_neighbours(vectors), 0.99) for plane in (made, *both)]
+        assert places[0] == min(places)
+    assert np.linalg.norm(BitPlane.fit(normalized(spread + 4 * spread[0]))._centre) > 0.9
+
+
+def test_places_of_neighbours() -> None:
+    vectors = normalized(RNG.standard_normal((50, 8)).astype(np.float32))
+    plane = BitPlane.fit(vectors)
+    bits = np.unpackbits(plane.encode(vectors), axis=1).astype(int)
+    wanted = []
+    for row in range(50):
+        others = [other for other in range(50) if other != row]
+        near = sorted(others, key=lambda other: -float(vectors[row] @ vectors[other]))[:10]
+        far = [int((bits[row] != bits[other]).sum()) for other in others]
+        wanted.append(sorted(sum(each <= int((bits[row] != bits[one]).sum()) for each in far) for one in near))
+    assert sorted(map(sorted, plane.places_of_neighbours(vectors).tolist())) == sorted(wanted)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_vectors(count: int) -> None:
+    plane = BitPlane.fit(VECTORS[:count])
+    assert plane.places_of_neighbours(VECTORS[:count]).shape == (count, count - 1)
 
 
 def test_lengths_are_left_out() -> None:
@@ -40,7 +72,7 @@ def test_bits_fill_bytes(dim: int) -> None:
     vectors = RNG.standard_normal((20, dim)).astype(np.float32)
     plane = BitPlane.fit(vectors)
     assert plane.bits % 8 == 0
-    assert plane.bits >= 2 * dim
+    assert plane.bits >= 3 * dim
     assert plane.encode(vectors).shape == (20, plane.bits // 8)
 
 

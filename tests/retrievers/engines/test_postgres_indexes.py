@@ -31,10 +31,10 @@ class TestIndex:
                 plan = "\n".join(
                     line
                     for (line,) in server.execute(
-                        sql.SQL("EXPLAIN SELECT id FROM {}.rows ORDER BY (plane::bit(48)) <~> (%s)::bit(48) LIMIT 5").format(
+                        sql.SQL("EXPLAIN SELECT id FROM {}.rows ORDER BY (plane::bit(72)) <~> (%s)::bit(72) LIMIT 5").format(
                             sql.Identifier(schema_of(collection))
                         ),
-                        ("01" * 24,),
+                        ("01" * 36,),
                     )
                 )
             assert "rows_plane" in plan
