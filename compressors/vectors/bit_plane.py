@@ -2,8 +2,8 @@
 
 Vectors are turned into a space of more dimensions than they have, and cut to their signs: of two vectors, the share of bits in
 which they differ is their angle's share of a half turn, on average (Charikar, STOC 2002), and nearer to it for directions that
-are at right angles to each other (super-bit LSH: Ji et al., NIPS 2012). For .99 of the ten nearest of 100,000 passages,
-embedded with MiniLM, it takes about 150 candidates by three bits a dimension, 350 by two, and over 1,000 by one. Learned directions
+are at right angles to each other (super-bit LSH: Ji et al., NIPS 2012). For .99 of the ten nearest of 200,000 passages,
+embedded with MiniLM, it takes 150 candidates by three bits a dimension, 350 by two, and over 1,000 by one. Learned directions
 (iterative quantisation) are worth something at one bit a dimension, and nothing from two on.
 """
 
