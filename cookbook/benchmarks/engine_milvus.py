@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.documents import Document
 
 from rarebit import Collection
-from rarebit.cookbook.benchmarks.engines import NAME, EngineStore
+from rarebit.cookbook.benchmarks.engine_store import NAME, EngineStore
 from rarebit.cookbook.benchmarks.store_data import Batch, K, Where, row_of
 from rarebit.integrations.langchain import RarebitVectorStore
 from rarebit.retrievers.engines.milvus.connections import load_lite
@@ -41,7 +41,7 @@ def own_folder(folder: Path) -> Iterator[str]:
 class RarebitOnMilvus(EngineStore):
     """Rarebit's collection in a file of Milvus Lite, with default settings."""
 
-    method = "rarebit"
+    method = "rarebit, Milvus Lite"
 
     def create(self) -> None:
         """Make the collection."""
@@ -97,4 +97,4 @@ class LangChainMilvus(EngineStore):
         return {"index": index, "tables": self.file.stat().st_size, "other indexes": 0}
 
 
-MILVUS: tuple[type[EngineStore], ...] = (RarebitOnMilvus, LangChainMilvus)
+STORES: Final[tuple[type[EngineStore], ...]] = (RarebitOnMilvus, LangChainMilvus)

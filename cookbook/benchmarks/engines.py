@@ -1,14 +1,14 @@
 """Engines past one machine: Rarebit's two stages beside the engine's own float32 index through its usual LangChain adapter.
 
-``python -m rarebit.cookbook.benchmarks.engines --data DIR [--rows 50000,200000] [--queries 400]``
+``python -m rarebit.cookbook.benchmarks.engines --data DIR [--engines postgresql,milvus] [--rows 50000,200000] [--queries 400]``
 
-A PostgreSQL server with pgvector is started in a temporary folder. Both stores are filled through LangChain with the rows of
+A PostgreSQL server with pgvector, or Milvus Lite, is started in a temporary folder. The stores are filled through LangChain with the rows of
 :mod:`.stores`, 4,096 a call, and take turns of 20 queries in one process, whose documents come with texts and metadata.
 
-    - ``add_per_s``: rows a second, vectors given, with what each needs to be searched: training and index for Rarebit, an
-      HNSW index for pgvector, built by its adapter when all rows are there.
+    - ``add_per_s``: rows a second, vectors given, with what each needs to be searched: training and indexes for Rarebit, over
+      the filtered fields too; an HNSW index for pgvector, built by its adapter when all rows are there.
     - ``index``: bytes a row of the index that a search runs through, which has to be in memory to be fast: over bits for
-      Rarebit, over float32 for pgvector, with the vectors in it. ``tables``, ``other indexes``: of everything else.
+      Rarebit, over float32 for the others, with the vectors in it. ``tables``, ``other indexes``: of everything else.
     - ``p50_ms``, ``p95_ms``, ``recall@10``: one query at a time. ``ratio``: the median over queries of Rarebit's time over
       that of the line. pgvector finds more where it looks at more of its index (``hnsw.ef_search``, 40 unless said).
     - Filters match 10 or 1 % of the rows at random; ``complete`` is the share of queries that gave ten. Each is used once.
@@ -20,38 +20,33 @@ from __future__ import annotations
 
 import argparse
 import sys
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
 
-from rarebit import Collection
 from rarebit.cookbook.benchmarks.embedded import chosen, default_cache, embedded, read_corpus
+from rarebit.cookbook.benchmarks.engine_store import EngineStore
 from rarebit.cookbook.benchmarks.figures import Figure, Subject, p95, table, write_json
 from rarebit.cookbook.benchmarks.judged import SHORTEST
 from rarebit.cookbook.benchmarks.store_data import (
-    BUCKET,
     KINDS,
-    TOPIC,
-    Batch,
     K,
     Prepared,
     Trial,
-    Where,
     prepare,
     prepare_passages,
 )
 from rarebit.cookbook.benchmarks.store_gauges import timed
-from rarebit.cookbook.benchmarks.store_langchain import LangChainStore
 from rarebit.cookbook.own_server import own_server
-from rarebit.integrations.langchain import RarebitVectorStore
+from rarebit.errors import InputError
 
 BENCHMARK: Final = "engines"
 ROWS: Final = (50_000, 200_000)
@@ -59,106 +54,15 @@ SHARES: Final = (0.1, 0.01)
 TURN: Final = 20
 WARM_UP: Final = 10
 QUICK: Final = 2000
-NAME: Final = "passages"
+ENGINES: Final = {"postgresql": "engine_postgres", "milvus": "engine_milvus"}
+"""The engines, and the modules of their stores."""
 
 
-class EngineStore(LangChainStore):
-    """A store on a server."""
-
-    method: str
-
-    def connect(self, url: str) -> None:
-        """Take the address of the server."""
-        self.url = url
-
-    @abstractmethod
-    def sizes(self) -> dict[str, int]:
-        """Count bytes: of the index, of tables and of other indexes."""
-
-
-class Rarebit(EngineStore):
-    """Rarebit's collection on the server, with default settings."""
-
-    method = "rarebit"
-
-    def create(self) -> None:
-        """Make the collection."""
-        self.collection = Collection.connect(self.url, NAME)
-        self.store = RarebitVectorStore(self._embedding(), collection=self.collection)
-
-    def sizes(self) -> dict[str, int]:
-        """As the server counts."""
-        disk = dict(self.collection.stats().disk)
-        return {"index": disk["plane_index"], "tables": disk["tables"], "other indexes": disk["other_indexes"]}
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.store.close()
-
-
-class PgVector(EngineStore):
-    """langchain-postgres with an HNSW index over float32 and its defaults; the filtered fields are columns."""
-
-    method = "pgvector HNSW float32"
-    modes = ("",)
-
-    def create(self) -> None:
-        """Make the table."""
-        postgres = import_module("langchain_postgres")
-        column = postgres.Column
-        self.engine = postgres.PGEngine.from_connection_string(self.url.replace("postgresql://", "postgresql+psycopg://"))
-        columns = [column(name, "INTEGER") for name in (BUCKET, TOPIC)]
-        self.engine.init_vectorstore_table(NAME, self.dim, metadata_columns=columns)
-        self.store = postgres.PGVectorStore.create_sync(self.engine, self._embedding(), NAME, metadata_columns=[BUCKET, TOPIC])
-
-    def add(self, batch: Batch) -> None:
-        """Add texts with their embeddings."""
-        self.store.add_embeddings(batch.texts, batch.vectors, batch.metadatas, batch.ids)
-
-    def filter(self, where: Where, mode: str) -> dict[str, Any]:  # noqa: ARG002 -- one mode
-        """Give the keywords of a filtered search: one bound at a time."""
-        bounds = [{where.field: {"$gte": where.low}}, {where.field: {"$lt": where.high}}]
-        return {"filter": {"$and": bounds}}
-
-    def finish(self) -> None:
-        """Build the index."""
-        self.store.apply_vector_index(import_module("langchain_postgres.v2.indexes").HNSWIndex(name="passages_nearest"))
-
-    def wider(self, scanned: int) -> WiderPgVector:
-        """Give the same rows, searched with longer lists."""
-        return WiderPgVector(self, scanned)
-
-    def sizes(self) -> dict[str, int]:
-        """As the server counts."""
-        statement = (
-            "SELECT pg_relation_size('passages_nearest'), pg_table_size('passages'), "
-            "pg_indexes_size('passages') - pg_relation_size('passages_nearest')"
-        )
-        with import_module("psycopg").connect(self.url) as connection:
-            found = connection.execute(statement).fetchone()
-        return dict(zip(("index", "tables", "other indexes"), map(int, found), strict=True))
-
-
-class WiderPgVector(PgVector):
-    """The same table and index, with another ``hnsw.ef_search`` than the usual 40."""
-
-    def __init__(self, usual: PgVector, scanned: int) -> None:
-        """Take the rows of another store."""
-        self.method = f"{usual.method}, ef_search {scanned}"
-        options = import_module("langchain_postgres.v2.indexes").HNSWQueryOptions(ef_search=scanned)
-        create = import_module("langchain_postgres").PGVectorStore.create_sync
-        fields = [BUCKET, TOPIC]
-        self.store = create(usual.engine, usual._embedding(), NAME, metadata_columns=fields, index_query_options=options)
-
-
-STORES: Final[tuple[type[EngineStore], ...]] = (Rarebit, PgVector)
-WIDER: Final = (100, 300)
-"""How much of its index pgvector is asked to look at besides, without filters: a recall has its time."""
-
-
-def measured(about: Subject, prepared: Prepared, url: str, queries: int) -> Iterator[Figure]:
-    """Fill the stores on a server, and ask them in turns."""
-    stores = [kind(Path(), prepared) for kind in STORES]
+def measured(
+    about: Subject, prepared: Prepared, url: str, kinds: Sequence[type[EngineStore]], queries: int
+) -> Iterator[Figure]:
+    """Fill the stores on an engine, and ask them in turns; the first one is Rarebit's."""
+    stores = [kind(Path(), prepared) for kind in kinds]
     count = len(prepared.vectors)
     for store in stores:
         store.connect(url)
@@ -171,8 +75,7 @@ def measured(about: Subject, prepared: Prepared, url: str, queries: int) -> Iter
         for name, size in store.sizes().items():
             yield own.counted(name, size / count, count)
     asked = prepared.queries[:queries].tolist()
-    wider = [store.wider(scanned) for store in stores if isinstance(store, PgVector) for scanned in WIDER]
-    yield from _plain(about, prepared, [*stores, *wider], asked)
+    yield from _plain(about, prepared, [*stores, *(wider for store in stores for wider in store.wider())], asked)
     for share in SHARES:
         trials = prepared.trials(KINDS[0], share)
         yield from _filtered(replace(about, setting=f"{about.setting}, {100 * share:g} %"), prepared, stores, trials, asked)
@@ -222,10 +125,22 @@ def _told(about: Subject, stores: Sequence[EngineStore], seconds: Any, recalls: 
         yield about.of(store.method).sampled("ratio", seconds[0] / took, np.median)
 
 
+@contextmanager
+def _running(engine: str, folder: Path) -> Iterator[tuple[str, Sequence[type[EngineStore]]]]:
+    """Start an engine in a folder; gives its address, and the stores."""
+    if engine not in ENGINES:
+        raise InputError(f"got the engine {engine!r}, wanted one of {list(ENGINES)}")
+    stores = import_module(f"rarebit.cookbook.benchmarks.{ENGINES[engine]}")
+    start = own_server if engine == "postgresql" else stores.own_folder
+    with start(folder) as url:
+        yield url, stores.STORES
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of collections")
+    parser.add_argument("--engines", default=",".join(ENGINES), help="(default: %(default)s)")
     parser.add_argument("--collections", default="eltec-eng", help="(default: %(default)s)")
     parser.add_argument("--rows", help="sizes, multiples of 1000, with commas between")
     parser.add_argument("--queries", type=int, default=400, help="(default: %(default)s)")
@@ -240,15 +155,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in given.collections.split(","):
         passages = chosen(list(read_corpus(given.data / name)), real + 1000, shortest=SHORTEST)
         vectors = embedded([passage.text for passage in passages], given.cache)
-        for rows in sizes:
+        for rows, engine in product(sizes, given.engines.split(",")):
             with ExitStack() as stack:
                 folder = Path(stack.enter_context(TemporaryDirectory(prefix="rarebit-")))
                 prepare_passages(folder, passages, vectors, 1000)
                 prepared = prepare(folder / f"{rows}", rows)
-                url = stack.enter_context(own_server(folder / "server"))
+                url, kinds = stack.enter_context(_running(engine, folder / "server"))
                 mixed = f", {rows - real:,} of them mixed" if rows > real else ""
-                found = list(measured(Subject(BENCHMARK, name, setting=f"{rows:,} rows{mixed}"), prepared, url, queries))
-            print(f"\n{name}")
+                about = Subject(BENCHMARK, name, setting=f"{rows:,} rows{mixed}")
+                found = list(measured(about, prepared, url, kinds, queries))
+            print(f"\n{name}, {engine}")
             print(table(found, with_intervals=(f"recall@{K}", "ratio")), flush=True)
             figures += found
             if given.json:

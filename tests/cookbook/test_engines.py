@@ -49,11 +49,11 @@ def test_benchmark(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     from rarebit.cookbook.benchmarks import engines
 
     out = tmp_path / "engines.json"
-    engines.main(["--data", str(data), "--collections", "words", "--quick", "--json", str(out)])
+    engines.main(["--data", str(data), "--collections", "words", "--engines", "postgresql", "--quick", "--json", str(out)])
     found = {(row["method"], row["setting"], row["metric"]): row["value"] for row in json.loads(out.read_text())}
-    for method in ("rarebit", "pgvector HNSW float32"):
+    for method in ("rarebit, PostgreSQL", "pgvector HNSW float32"):
         assert found[method, "2,000 rows", "recall@10"] > 0.8
         assert found[method, "2,000 rows", "add_per_s"] > 0
-    assert found["rarebit", "2,000 rows, 1 %", "complete"] == 1
-    assert found["rarebit", "2,000 rows, 10 %", "recall@10"] > 0.95
+    assert found["rarebit, PostgreSQL", "2,000 rows, 1 %", "complete"] == 1
+    assert found["rarebit, PostgreSQL", "2,000 rows, 10 %", "recall@10"] > 0.95
     assert "ratio" in capsys.readouterr().out
