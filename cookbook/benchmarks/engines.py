@@ -2,8 +2,9 @@
 
 ``python -m rarebit.cookbook.benchmarks.engines --data DIR [--engines postgresql,milvus] [--rows 50000,200000] [--queries 400]``
 
-A PostgreSQL server with pgvector, or Milvus Lite, is started in a temporary folder. The stores are filled through LangChain with
-the rows of :mod:`.stores`, 4,096 a call, and take turns of 20 queries in one process, whose documents come with texts and metadata.
+A PostgreSQL server with pgvector, or Milvus Lite, is started in a temporary folder. The stores are filled through LangChain
+with the rows of :mod:`.stores`, 4,096 a call, and take turns of 20 queries in one process, whose documents come with texts and
+metadata.
 
     - ``add_per_s``: rows a second, vectors given, with what each needs to be searched: training and indexes for Rarebit, over
       the filtered fields too; an HNSW index for pgvector, built by its adapter when all rows are there.
