@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,13 @@ import pytest
 
 from rarebit import Collection
 
+SERVERS = {"postgresql": "postgres", "milvus": "milvus"}
+"""Kinds of servers, and the fixture and the module of each."""
+
 
 def opened(kind: str, folder: Path, request: pytest.FixtureRequest) -> Any:
     """Make a collection of a kind."""
-    if kind == "postgresql":
-        from support.postgres import connected
-
-        return connected(request.getfixturevalue("postgres"))
-    if kind == "milvus":
-        from support.milvus import connected as connected_to_milvus
-
-        return connected_to_milvus(request.getfixturevalue("milvus"))
+    if kind in SERVERS:
+        address = request.getfixturevalue(SERVERS[kind])  # which skips the test where something is not installed
+        return import_module(f"support.{SERVERS[kind]}").connected(address)
     return Collection.open(None if kind == "memory" else folder / "c.rarebit")
