@@ -26,7 +26,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -152,11 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     sizes = [QUICK] if given.quick else [int(size) for size in given.rows.split(",")] if given.rows else ROWS
     real, queries = (QUICK, 100) if given.quick else (given.embedded, given.queries)
+    engines: list[str] = given.engines.split(",")
     figures: list[Figure] = []
     for name in given.collections.split(","):
         passages = chosen(list(read_corpus(given.data / name)), real + 1000, shortest=SHORTEST)
         vectors = embedded([passage.text for passage in passages], given.cache)
-        for rows, engine in product(sizes, given.engines.split(",")):
+        for rows, engine in [(rows, engine) for rows in sizes for engine in engines]:
             with ExitStack() as stack:
                 folder = Path(stack.enter_context(TemporaryDirectory(prefix="rarebit-")))
                 prepare_passages(folder, passages, vectors, 1000)
