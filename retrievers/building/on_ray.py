@@ -73,6 +73,7 @@ class OnRay:
     def check(self, task: Task) -> None:
         """As :class:`rarebit.retrievers.building.tasks.Runner` says: by a worker, whose machine may be another one."""
         ray = self.start(task.threads)
+        _places(ray, task)
         prepare = ray.remote(_prepared).options(num_cpus=task.threads, num_gpus=task.gpus)
         with _as_ours("while its first worker was prepared"):
             _raise_if_refused(ray.get(prepare.remote(task)))
@@ -80,9 +81,10 @@ class OnRay:
     def run(self, task: Task, shards: Sequence[int]) -> Iterator[int]:
         """As :class:`rarebit.retrievers.building.tasks.Runner` says."""
         ray = self.start(task.threads)
+        places = _places(ray, task)
         shutil.rmtree(task.folder.path / ATTEMPTS, ignore_errors=True)
         with _quiet_data() as data, _as_ours(f"while its workers made the {task.stage}"):
-            pool = data.ActorPoolStrategy(size=min(self._size(ray, task), len(shards)))
+            pool = data.ActorPoolStrategy(size=min(self._workers or places, len(shards)))
             found = data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
                 Worker,
                 fn_constructor_args=(task, self._tries),
@@ -109,14 +111,6 @@ class OnRay:
                 ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
             self._started = True
         return ray
-
-    def _size(self, ray: Any, task: Task) -> int:
-        """Say how many workers there are to be."""
-        if self._workers is not None:
-            return self._workers
-        there = ray.cluster_resources()
-        kind, each = ("GPU", task.gpus) if task.gpus else ("CPU", task.threads)
-        return max(1, int(there.get(kind, 1)) // each)
 
 
 class Worker:
@@ -152,6 +146,24 @@ class Worker:
                 f"shard {shard} ended {self._tries} workers, wanted one that lives: give workers more memory, or make "
                 "shards smaller (shard_rows), in another folder"
             )
+
+
+def _places(ray: Any, task: Task) -> int:
+    """Say how many workers the machines have room for.
+
+    Raises:
+        BuildError: none has room for one: Ray would wait for such a machine without an end.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    demand = {"CPU": task.threads, "GPU": task.gpus}
+    found = sum(min(int(node.get(kind, 0)) // each for kind, each in demand.items() if each) for node in nodes)
+    if not found:
+        there = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes[:8])
+        raise BuildError(
+            f"no machine of this Ray has {task.threads} processors and {task.gpus} GPUs for a worker (they have "
+            f"{there or 'none'}): ask for fewer threads, for another device, or add such a machine to the cluster, and run the build again"
+        )
+    return found
 
 
 def _prepared(task: Task) -> dict[str, Any]:
