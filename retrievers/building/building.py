@@ -28,6 +28,7 @@ from rarebit.retrievers.building.encoders import Encoder
 from rarebit.retrievers.building.fitting import CODEC, Fitted, fit
 from rarebit.retrievers.building.inputs import described, inputs_of
 from rarebit.retrievers.building.loading import load
+from rarebit.retrievers.building.locking import held
 from rarebit.retrievers.building.reading import Columns
 from rarebit.retrievers.building.row_ids import FILE as IDS
 from rarebit.retrievers.building.tables import is_of_another, stamped
@@ -158,6 +159,7 @@ def build(
         InputError: and its kinds, for passages that cannot be kept, and inputs that have changed since the build began.
         SettingsError: the build in the folder began with other settings, or the target has other rows.
         DamagedFileError: a file of the work folder is not what was written.
+        LockedError: another run is at work in the folder.
         BuildError: workers could not go on.
         MissingExtraError: what reads the files or embeds is not installed.
 
@@ -188,7 +190,7 @@ class Shards:
         """Look at the inputs, and at what is done already."""
         require("pyarrow", "parquet")
         self._recipe, self._runner, self._progress = recipe, runner, progress
-        self._inputs = inputs_of(recipe.inputs)
+        self._inputs = inputs_of(recipe.inputs, work)
         self._asked = recipe.asked(described(self._inputs))
         self.folder = WorkFolder.at(work, self._asked)
         self._embedded = self._encoded = 0
@@ -203,7 +205,18 @@ class Shards:
             )
 
     def make(self) -> Shards:
-        """Make the shards that are missing."""
+        """Make the shards that are missing.
+
+        Raises:
+            LockedError: another run is at work in the folder.
+        """
+        self.folder.create()
+        with held(self.folder.path):
+            self.folder = WorkFolder.at(self.folder.path, self._asked)  # another run may have begun and ended meanwhile
+            self._make()
+        return self
+
+    def _make(self) -> None:
         self._begin()
         if self._lacks_passages():
             cutter = Cutter(self.folder, self._inputs, self._recipe.columns, self._recipe.shard_rows)
@@ -213,11 +226,15 @@ class Shards:
         self._fit()
         self._encoded = self._run(Encoding(self.folder), self.folder.missing(SHARDS, len(self.sizes)), "encoding")
         self._finish()
-        return self
 
     def load_into(self, target: Movable, *, overwrite: bool = False) -> BuildReport:
-        """Put the rows into a collection, and compare both sides."""
-        moved = load(self.folder, self.sizes, target, overwrite=overwrite, progress=self._progress)
+        """Put the rows into a collection, and compare both sides.
+
+        Raises:
+            LockedError: another run is at work in the folder.
+        """
+        with held(self.folder.path):
+            moved = load(self.folder, self.sizes, target, overwrite=overwrite, progress=self._progress)
         fitted, read = Fitted.load(self.folder), self._read
         return BuildReport(
             rows=moved.rows,
@@ -246,13 +263,12 @@ class Shards:
         return found
 
     def _begin(self) -> None:
-        """Make the folder, and see whether the model loads.
+        """See whether the model loads, and clear the folder of other builds.
 
         What was asked is noted when everything was read: neither a misspelled model nor a bad line, which is mended then, is
         what a build has to keep to.
         """
         if self.folder.manifest() is None:
-            self.folder.create()
             if self._recipe.encoder is not None:
                 self._runner.check(self._embedding(self._recipe.encoder))
             self._drop_others()

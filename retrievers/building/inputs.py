@@ -27,20 +27,33 @@ class Input(NamedTuple):
         return self.path.suffix.lower() in parquet.SUFFIXES
 
 
-def inputs_of(paths: Sequence[Path]) -> list[Input]:
+def inputs_of(paths: Sequence[Path], work: Path) -> list[Input]:
     """Give the files in the order in which they were given, and those below a folder in the order of their paths in it.
 
     Hidden files and folders are passed over.
 
     Raises:
-        InputError: something is not there, of no kind that is known by its name, or given twice.
+        InputError: something is not there, of no kind that is known by its name, or given twice; or the work folder lies in a
+            folder of inputs, where its own files would be read, or an input in the work folder.
     """
+    work = work.resolve()
+    for path in paths:
+        if path.is_dir() and work.is_relative_to(path.resolve()) and not _is_hidden(work, path.resolve()):
+            raise InputError(
+                f"the work folder {work} lies in the inputs {path}, and what is written there would be read: choose a work "
+                "folder elsewhere"
+            )
     found = [each for path in paths for each in _at(path)]
     seen: set[Path] = set()
     for each in found:
         if (real := each.path.resolve()) in seen:
             raise InputError(f"got {each.path} twice, wanted each input once: leave one out")
         seen.add(real)
+        if real.is_relative_to(work):
+            raise InputError(
+                f"the input {each.path} lies in the work folder {work}, which has the build's own files: choose another work "
+                "folder, or move the input"
+            )
     return found
 
 

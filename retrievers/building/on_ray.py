@@ -161,7 +161,8 @@ def _places(ray: Any, task: Task) -> int:
         there = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes[:8])
         raise BuildError(
             f"no machine of this Ray has {task.threads} processors and {task.gpus} GPUs for a worker (they have "
-            f"{there or 'none'}): ask for fewer threads, for another device, or add such a machine to the cluster, and run the build again"
+            f"{there or 'none'}): ask for fewer threads, for another device, or add such a machine to the cluster, and run the "
+            "build again"
         )
     return found
 

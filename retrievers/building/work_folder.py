@@ -8,6 +8,7 @@
     codec.json               settings, and what the codec is; what it learned lies beside it
     shards/000000.parquet    ids, texts, metadata, codes, fine codes
     ids.sqlite               which row has which id
+    lock                     held by the run that is at work
 
 Every file is written aside and renamed, so that what has its name is whole; what is there needs not be done again. On a cluster
 the folder is one that every node sees.
