@@ -21,7 +21,7 @@ from typing import Any, Final
 from tqdm.auto import tqdm
 
 from rarebit import __version__
-from rarebit.errors import InputError, SettingsError, TransferWarning
+from rarebit.errors import DamagedFileError, InputError, SettingsError, TransferWarning
 from rarebit.extras import require
 from rarebit.retrievers.building.cutting import Cutter
 from rarebit.retrievers.building.encoders import Encoder
@@ -31,9 +31,9 @@ from rarebit.retrievers.building.loading import load
 from rarebit.retrievers.building.locking import held
 from rarebit.retrievers.building.reading import Columns
 from rarebit.retrievers.building.row_ids import FILE as IDS
-from rarebit.retrievers.building.tables import is_of_another, stamped
+from rarebit.retrievers.building.tables import damaged, is_of_another, stamped
 from rarebit.retrievers.building.tasks import Embedding, Encoding, InProcess, Runner, Task
-from rarebit.retrievers.building.work_folder import INPUTS, PASSAGES, SHARDS, STAGES, VECTORS, WorkFolder
+from rarebit.retrievers.building.work_folder import INPUTS, PASSAGES, READ, SHARDS, STAGES, VECTORS, WorkFolder
 from rarebit.retrievers.collection.arguments import as_count
 from rarebit.retrievers.collection.collection import _check_one_way
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
@@ -197,7 +197,7 @@ class Shards:
 
     def check_target(self, target: Movable | None) -> None:
         """Raise SettingsError for a target with rows, where no earlier run can have loaded them: before anything is made."""
-        are_finished = "shards" in (self.folder.manifest() or {})
+        are_finished = SHARDS in (self.folder.manifest() or {})
         if target is not None and not are_finished and (target.count() or target.tenants()):
             raise SettingsError(
                 f"{target!r} has rows already, and the build in {self.folder.path} none to compare them with, wanted an empty "
@@ -220,12 +220,12 @@ class Shards:
         self._begin()
         if self._lacks_passages():
             cutter = Cutter(self.folder, self._inputs, self._recipe.columns, self._recipe.shard_rows)
-            self.folder.note(asked=self._asked, read=cutter.run(progress=self._progress))
+            self.folder.note(asked=self._asked, **{READ: cutter.run(progress=self._progress)})
         self._tell_what_is_left_out()
         self._embed()
-        self._fit()
-        self._encoded = self._run(Encoding(self.folder), self.folder.missing(SHARDS, len(self.sizes)), "encoding")
-        self._finish()
+        fitted, missing = self._fit(), self.folder.missing(SHARDS, len(self.sizes))
+        self._encoded = self._run(Encoding(self.folder), missing, "encoding")
+        self._finish(fitted, missing)
 
     def load_into(self, target: Movable, *, overwrite: bool = False) -> BuildReport:
         """Put the rows into a collection, and compare both sides.
@@ -259,7 +259,7 @@ class Shards:
 
     @property
     def _read(self) -> dict[str, Any]:
-        found: dict[str, Any] = (self.folder.manifest() or {})["read"]
+        found: dict[str, Any] = (self.folder.manifest() or {})[READ]
         return found
 
     def _begin(self) -> None:
@@ -283,7 +283,7 @@ class Shards:
 
     def _lacks_passages(self) -> bool:
         """Whether the inputs have to be read, for the first time, or for a file that was deleted because it was damaged."""
-        if "read" not in (self.folder.manifest() or {}) or not (self.folder.path / IDS).is_file():
+        if READ not in (self.folder.manifest() or {}) or not (self.folder.path / IDS).is_file():
             return True
         wanted = set(self.folder.missing(SHARDS, len(self.sizes)))
         lacking = set(self.folder.missing(PASSAGES, len(self.sizes)))
@@ -316,11 +316,22 @@ class Shards:
         if self._recipe.encoder is not None:
             self._embedded = self._run(self._embedding(self._recipe.encoder), self._lacking_vectors(), "embedding")
 
-    def _fit(self) -> None:
-        if not (self.folder.path / CODEC).exists():
-            fitted = fit(self.folder, self._recipe.settings(), self.sizes, progress=self._progress)
-            fitted.save(self.folder)
-            self.folder.note(codec={"name": fitted.codec.name, "digest": fitted.digest})
+    def _fit(self) -> Fitted:
+        """Give the codec, learned if it is not there, and compare it with the one that was noted."""
+        path, noted = self.folder.path / CODEC, (self.folder.manifest() or {}).get("codec")
+        was_there = path.exists()
+        if not was_there:
+            fit(self.folder, self._recipe.settings(), self.sizes, progress=self._progress).save(self.folder)
+        fitted = Fitted.load(self.folder)
+        own = {"name": fitted.codec.name, "digest": fitted.digest}
+        if was_there and noted not in (None, own):
+            raise DamagedFileError(
+                f"{path} is the codec {own}, wanted {noted}, as the build noted: delete it and {self.folder.path / SHARDS}, "
+                "and run the build again, which makes them anew"
+            )
+        if noted != own:
+            self.folder.note(codec=own, **{SHARDS: None})
+        return fitted
 
     def _run(self, task: Task, shards: list[int], doing: str) -> int:
         """Have a task done, and give how many rows that were."""
@@ -331,8 +342,20 @@ class Shards:
                 bar.update(sizes[shard])
         return rows
 
-    def _finish(self) -> None:
-        """Note rows and checksums of all shards, as they tell them; their content is looked at when they are loaded."""
-        found = [stamped(self.folder.file(SHARDS, shard), self.folder.stamp(SHARDS, shard)) for shard in range(len(self.sizes))]
-        self.folder.note(shards=[{"rows": rows, "checksum": checksum} for rows, checksum in found])
+    def _finish(self, fitted: Fitted, made: Sequence[int]) -> None:
+        """Compare what all shards tell with what was noted, and note it; their content is looked at when they are loaded.
+
+        What this run has made stands for itself: another machine may have rounded otherwise.
+        """
+        noted, new, found = (self.folder.manifest() or {}).get(SHARDS), set(made), []
+        for shard, size in enumerate(self.sizes):
+            path, stamp = self.folder.file(SHARDS, shard), fitted.stamp(self.folder, shard)
+            rows, checksum = stamped(path, stamp)
+            told = {"rows": rows, "checksum": checksum}
+            if rows != size:
+                raise damaged(path, stamp, f"it has {rows} rows instead of {size}")
+            if noted is not None and shard not in new and told not in noted[shard : shard + 1]:
+                raise damaged(path, stamp, "its checksum is not the one that the build noted")
+            found.append(told)
+        self.folder.note(**{SHARDS: found})
         self.folder.sweep()

@@ -20,8 +20,8 @@ from rarebit.compressors.vectors import SearchableCodec, restore_codec
 from rarebit.compressors.vectors.exact import Exact
 from rarebit.compressors.vectors.fine_tier import FineTier
 from rarebit.errors import CodecError, CodecWarning, DamagedFileError, InputError, MissingExtraError, VectorError
-from rarebit.retrievers.building.tables import read_table, write_bytes
-from rarebit.retrievers.building.work_folder import VECTORS, WorkFolder
+from rarebit.retrievers.building.tables import Stamp, read_table, write_bytes
+from rarebit.retrievers.building.work_folder import SHARDS, VECTORS, WorkFolder
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
 from rarebit.retrievers.collection.training import SAMPLE_ROWS, check_unlike, learned
 from rarebit.threads import so_many_threads
@@ -42,12 +42,16 @@ class Fitted:
         """The fine tier; None where there is none, or codes are exact."""
         return FineTier.beside(self.codec, str(self.settings.fine))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Tell codecs apart: 32 hexadecimal digits."""
         told = blake2b(json.dumps([self.codec.name, self.codec.config]).encode(), digest_size=16)
         told.update(self.codec.learned())
         return told.hexdigest()
+
+    def stamp(self, folder: WorkFolder, shard: int) -> Stamp:
+        """Say what the file of a finished shard is: codes of this codec."""
+        return replace(folder.stamp(SHARDS, shard), codec=self.digest)
 
     def save(self, folder: WorkFolder) -> None:
         """Write both; the description comes last, so that where it is, the rest is too."""
@@ -83,7 +87,7 @@ class Fitted:
             return cls(Settings(**named), restored)
         except (OSError, SafetensorError, InputError, KeyError, TypeError, ValueError) as error:
             raise DamagedFileError(
-                f"{path} cannot be used as the codec of this build ({error}): delete it and {folder.path / 'shards'}, and run "
+                f"{path} cannot be used as the codec of this build ({error}): delete it and {folder.path / SHARDS}, and run "
                 "the build again, which makes them anew"
             ) from error
 

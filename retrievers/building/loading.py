@@ -72,7 +72,7 @@ class FinishedShards(MoveSource):
         return [self._rows(shard)[place] for shard, own in by_shard(places, self._sizes) for place in own]
 
     def _read_shard(self, shard: int) -> list[NewRow]:
-        columns, _ = read_table(self._folder.file(SHARDS, shard), self._folder.stamp(SHARDS, shard))
+        columns, _ = read_table(self._folder.file(SHARDS, shard), self._fitted.stamp(self._folder, shard))
         codes = [code.tobytes() for code in columns["code"]]
         fine = [code.tobytes() for code in columns["fine"]] if "fine" in columns else [None] * len(codes)
         quintuples = zip(columns["id"], columns["text"], columns["metadata"], codes, fine, strict=True)

@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -31,11 +31,12 @@ Column: TypeAlias = Sequence[str] | Codes | Vectors
 
 @dataclass(frozen=True)
 class Stamp:
-    """Which part of which build a file is."""
+    """Which part of which build a file is, and of which codec its codes are, if it has some."""
 
     build: str
     stage: str
     shard: int
+    codec: str | None = None
 
     def __str__(self) -> str:
         """Name it for messages."""
@@ -52,7 +53,7 @@ def write_table(path: Path, columns: Mapping[str, Column], stamp: Stamp) -> str:
     from pyarrow import parquet
 
     checksum = checksum_of(columns)
-    told = {"build": stamp.build, "stage": stamp.stage, "shard": stamp.shard, "checksum": checksum}
+    told = {**asdict(stamp), "checksum": checksum}
     table = pa.table({name: _as_arrow(column) for name, column in columns.items()})
     table = table.replace_schema_metadata({STAMP: json.dumps(told)})
     with written_whole(path) as file:
@@ -73,10 +74,10 @@ def read_table(path: Path, stamp: Stamp, names: Sequence[str] | None = None) -> 
         table = parquet.read_table(path, use_threads=False, memory_map=False)
         columns = {name: _from_arrow(table.column(name)) for name in table.column_names}
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise _damaged(path, stamp, str(error)) from error
+        raise damaged(path, stamp, str(error)) from error
     checksum = _told(table.schema.metadata, path, stamp)
     if checksum_of(columns) != checksum:
-        raise _damaged(path, stamp, "its content is not what its checksum says")
+        raise damaged(path, stamp, "its content is not what its checksum says")
     return {name: columns[name] for name in (columns if names is None else names)}, checksum
 
 
@@ -93,7 +94,7 @@ def stamped(path: Path, stamp: Stamp) -> tuple[int, str]:
         with ParquetFile(path) as file:
             return file.metadata.num_rows, _told(file.schema_arrow.metadata, path, stamp)
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, stamp, str(error)) from error
+        raise damaged(path, stamp, str(error)) from error
 
 
 def is_of_another(path: Path, stamp: Stamp) -> bool:
@@ -112,11 +113,13 @@ def _told(metadata: Mapping[bytes, bytes] | None, path: Path, stamp: Stamp) -> s
     """Give the checksum that a file tells, if it is the one that was wanted."""
     try:
         told = json.loads((metadata or {})[STAMP])
-        checksum, of = str(told["checksum"]), Stamp(told["build"], told["stage"], told["shard"])
+        checksum, of = str(told["checksum"]), Stamp(*(told[each.name] for each in fields(Stamp)))
     except (KeyError, ValueError, TypeError) as error:
-        raise _damaged(path, stamp, f"it does not say what it is: {error}") from error
+        raise damaged(path, stamp, f"it does not say what it is: {error}") from error
+    if of != stamp and replace(of, codec=stamp.codec) == stamp:
+        raise damaged(path, stamp, "its codes are of another codec than the build has now")
     if of != stamp:
-        raise _damaged(path, stamp, "it belongs to another build, or to another place in it")
+        raise damaged(path, stamp, "it belongs to another build, or to another place in it")
     return checksum
 
 
@@ -199,7 +202,8 @@ def _from_arrow(column: pa.ChunkedArray) -> Any:
     return whole.to_pylist()
 
 
-def _damaged(path: Path, stamp: Stamp, reason: str) -> DamagedFileError:
+def damaged(path: Path, stamp: Stamp, reason: str) -> DamagedFileError:
+    """Say that a file of the build is not what it wrote, and what to do."""
     return DamagedFileError(
         f"{path} cannot be used as the {stamp} ({reason}), wanted the file that the build wrote: delete it and run the build "
         "again, which makes it anew"

@@ -147,7 +147,7 @@ class Encoding:
         columns["code"] = codes.codes
         if codes.fine is not None:
             columns["fine"] = codes.fine
-        write_table(self.folder.file(SHARDS, shard), columns, self.folder.stamp(SHARDS, shard))
+        write_table(self.folder.file(SHARDS, shard), columns, fitted.stamp(self.folder, shard))
 
 
 def _checked(found: Any, ids: Sequence[str]) -> Any:

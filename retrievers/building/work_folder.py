@@ -33,6 +33,9 @@ STAGES: Final = (PASSAGES, VECTORS, SHARDS)
 
 MANIFEST: Final = "manifest.json"
 INPUTS: Final = "inputs"
+READ: Final = "read"
+COUNTED: Final = {"rows": 0, "unchanged": 0, "differing": 0}
+"""What was read, where nothing was."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class WorkFolder:
         folder = cls(path.resolve(), blake2b(canonical, digest_size=16).hexdigest())
         before = folder.manifest()
         if before is not None:
-            _check_same(folder.path, before.get("asked"), asked)
+            _check_same(folder.path, before["asked"], asked)
         return folder
 
     def create(self) -> None:
@@ -94,18 +97,19 @@ class WorkFolder:
         """Read the manifest; None where no build has begun."""
         path = self.path / MANIFEST
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
+            _check_sound(found)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise DamagedFileError(f"{path} cannot be read ({error}): build in another folder, or delete this one") from error
-        return found
+        known: dict[str, Any] = found
+        return known
 
     def note(self, **parts: Any) -> None:
-        """Write parts of the manifest, beside those that are there."""
-        write_bytes(
-            self.path / MANIFEST, json.dumps({**(self.manifest() or {}), **parts}, ensure_ascii=False, indent=1).encode()
-        )
+        """Write parts of the manifest, beside those that are there; None takes one away."""
+        now = {name: part for name, part in {**(self.manifest() or {}), **parts}.items() if part is not None}
+        write_bytes(self.path / MANIFEST, json.dumps(now, ensure_ascii=False, indent=1).encode())
 
     def sweep(self) -> None:
         """Delete what runs that were killed have left unfinished."""
@@ -114,10 +118,21 @@ class WorkFolder:
                 found.unlink(missing_ok=True)
 
 
-def _check_same(path: Path, before: Any, asked: Mapping[str, Any]) -> None:
-    if not isinstance(before, dict):
-        raise DamagedFileError(f"{path / MANIFEST} does not say what was asked: build in another folder, or delete this one")
-    changed = _changed_inputs(before.get(INPUTS, []), asked[INPUTS])
+def _check_sound(manifest: Any) -> None:
+    """Raise ValueError for what no build has noted."""
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("asked"), dict):
+        raise ValueError("it does not say what was asked")  # noqa: TRY004 -- as other JSON that cannot be used
+    if not all(isinstance(each, dict) and {"file", "digest"} <= each.keys() for each in manifest["asked"].get(INPUTS, [None])):
+        raise ValueError("it does not say which files are read")
+    read = manifest.get(READ, COUNTED)
+    if not isinstance(read, dict) or not all(type(read.get(name)) is int for name in COUNTED):
+        raise ValueError("it does not say how many rows were read")
+    if not isinstance(manifest.get(SHARDS, []), list):
+        raise ValueError("it does not say which shards there are")  # noqa: TRY004 -- likewise
+
+
+def _check_same(path: Path, before: dict[str, Any], asked: Mapping[str, Any]) -> None:
+    changed = _changed_inputs(before[INPUTS], asked[INPUTS])
     if changed:
         raise InputError(
             f"the build in {path} began with other inputs ({'; '.join(changed)}), wanted those: put them back, or build in "

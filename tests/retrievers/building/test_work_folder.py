@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.building import RECORDS, ROWS, SETTINGS, SHARD_ROWS, Hashed, as_lines
+from support.building import DIM, RECORDS, ROWS, SETTINGS, SHARD_ROWS, Hashed, as_lines
 
 from rarebit import Collection
-from rarebit.errors import InputError, LockedError, SettingsError, StorageError
+from rarebit.compressors.vectors.exact import Exact
+from rarebit.errors import DamagedFileError, InputError, LockedError, SettingsError, StorageError
 from rarebit.retrievers.building import InProcess, Recipe, Shards, build
+from rarebit.retrievers.building.fitting import Fitted
+from rarebit.retrievers.building.loading import FinishedShards
 from rarebit.retrievers.building.locking import held
+from rarebit.retrievers.building.tables import read_table, write_table
+from rarebit.retrievers.building.work_folder import WorkFolder
+from rarebit.retrievers.engines.engine import OWN
 
 
 def recipe_of(*inputs: Path, **given: Any) -> Recipe:
@@ -85,3 +92,80 @@ def test_a_lock_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
     with pytest.raises(StorageError, match="lock cannot be written"), held(tmp_path):
         pass
+
+
+def noted(work: Path) -> Any:
+    return json.loads((work / "manifest.json").read_text())
+
+
+def note(work: Path, manifest: Any) -> None:
+    (work / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_codec_that_was_not_noted_is_noted_by_the_next_run(building: Any, tmp_path: Path) -> None:
+    building()
+    wanted = noted(tmp_path / "work")
+    note(tmp_path / "work", {name: part for name, part in wanted.items() if name not in ("codec", "shards")})
+    building()
+    assert noted(tmp_path / "work") == wanted
+
+
+def test_another_codec_than_the_noted_one_is_named(building: Any, built: Any, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    building()
+    folder = WorkFolder(work, json.loads((work / "codec.json").read_text())["build"])
+    Fitted(Fitted.load(folder).settings, Exact().with_dim(DIM)).save(folder)
+    with pytest.raises(DamagedFileError, match=r"codec\.json is the codec .*, wanted .*: delete it and .*shards"):
+        building()
+    note(work, {name: part for name, part in noted(work).items() if name != "codec"})
+    with pytest.raises(DamagedFileError, match=r"000000\.parquet .*its codes are of another codec"):
+        building()
+    with pytest.raises(DamagedFileError, match="its codes are of another codec"):
+        FinishedShards(folder, [SHARD_ROWS]).read(OWN, 0)
+    (work / "codec.json").unlink()
+    assert building()[1] == built[1]
+
+
+@pytest.mark.parametrize("name", ["checksum", "rows"])
+def test_a_shard_that_is_not_the_noted_one_is_named_and_made_anew(building: Any, built: Any, tmp_path: Path, name: str) -> None:
+    work = tmp_path / "work"
+    building()
+    manifest = noted(work)
+    manifest["shards"][3][name] = 7
+    note(work, manifest)
+    with pytest.raises(DamagedFileError, match=r"000003\.parquet .*its checksum is not the one .*: delete it and run"):
+        building()
+    (work / "shards" / "000003.parquet").unlink()
+    assert building()[1] == built[1]
+    assert building()[0].encoded == 0
+
+
+def test_a_shard_with_too_few_rows_is_named(building: Any, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    building()
+    folder = WorkFolder(work, json.loads((work / "codec.json").read_text())["build"])
+    stamp = Fitted.load(folder).stamp(folder, 3)
+    columns, _ = read_table(folder.file("shards", 3), stamp)
+    write_table(folder.file("shards", 3), {key: column[:-1] for key, column in columns.items()}, stamp)
+    with pytest.raises(DamagedFileError, match=r"000003\.parquet .*it has 19 rows instead of 20"):
+        building()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: [],
+        lambda _: {},
+        lambda _: None,
+        lambda manifest: {**manifest, "read": None},
+        lambda manifest: {**manifest, "read": {"rows": "7"}},
+        lambda manifest: {**manifest, "asked": {}},
+        lambda manifest: {**manifest, "asked": {"inputs": [7]}},
+        lambda manifest: {**manifest, "shards": 7},
+    ],
+)
+def test_a_manifest_that_no_build_has_written_is_named(building: Any, tmp_path: Path, change: Any) -> None:
+    building()
+    note(tmp_path / "work", change(noted(tmp_path / "work")))
+    with pytest.raises(DamagedFileError, match=r"manifest\.json cannot be read .*build in another folder"):
+        building()
