@@ -86,7 +86,7 @@ class Cutter:
             if not read.rows:
                 names = ", ".join(each.name for each in self._inputs[:3])
                 raise InputError(f"there are no passages in {names}, wanted one at least: check the files")
-            ids.finish(self._folder.path)
+            ids.finish()
         return {**asdict(read), "shards": self._shards}
 
     def _parts(self) -> Iterator[Part]:

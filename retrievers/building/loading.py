@@ -34,6 +34,7 @@ class FinishedShards(MoveSource):
         self._folder, self._sizes = folder, list(shards)
         self._ends = np.cumsum(self._sizes)
         self._fitted = Fitted.load(folder)
+        self._are_ids_whole = False
         self._rows = lru_cache(maxsize=2)(self._read_shard)
 
     def kept(self) -> Kept:
@@ -68,6 +69,9 @@ class FinishedShards(MoveSource):
         if tenant != OWN or not ids:
             return []
         with RowIds.of(self._folder.path) as numbers:
+            if not self._are_ids_whole:
+                numbers.check_count(sum(self._sizes))
+                self._are_ids_whole = True
             places = np.asarray(numbers.rows_of(list(ids)), dtype=np.int64)
         return [self._rows(shard)[place] for shard, own in by_shard(places, self._sizes) for place in own]
 

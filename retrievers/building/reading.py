@@ -130,4 +130,13 @@ def _stacked(found: Sequence[Any], places: Sequence[str]) -> Vectors:
             raise VectorError(f"{place} has no vector, wanted a list of numbers in each line: add it, or leave out the line")
         if len(vector) != len(found[0]):
             raise VectorError(f"{place} has a vector of dimension {len(vector)}, wanted {len(found[0])}, as in {places[0]}")
-    return as_vectors(np.array(found, dtype=np.float64))
+    try:
+        return as_vectors(np.array(found, dtype=np.float64))
+    except (OverflowError, VectorError) as error:
+        if len(found) == 1:
+            raise VectorError(
+                f"{places[0]} has a vector that cannot be taken ({error}): mend it, or leave the line out"
+            ) from error
+        for vector, place in zip(found, places, strict=True):
+            _stacked([vector], [place])
+        raise

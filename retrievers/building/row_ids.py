@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,9 +19,9 @@ CACHE_KIB: Final = 65_536
 class RowIds:
     """Ids with the numbers of their rows, and digests of their contents."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         """Use :meth:`being_made` or :meth:`of`."""
-        self._connection = connection
+        self._connection, self._path = connection, path
 
     @classmethod
     def being_made(cls, folder: Path) -> RowIds:
@@ -35,19 +36,22 @@ class RowIds:
             connection.execute(f"PRAGMA {setting}")
         connection.execute("CREATE TABLE ids (id TEXT PRIMARY KEY, row INTEGER, digest BLOB) WITHOUT ROWID")
         connection.execute("BEGIN")
-        return cls(connection)
+        return cls(connection, folder / FILE)
 
     @classmethod
     def of(cls, folder: Path) -> RowIds:
         """Open what a finished reading has left.
 
         Raises:
-            DamagedFileError: it is gone.
+            DamagedFileError: it is gone, or cannot be read.
         """
         path = folder / FILE
         if not path.is_file():
-            raise DamagedFileError(f"{path} is gone, wanted the build's own file: delete {folder} and build again")
-        return cls(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None))
+            raise DamagedFileError(f"{path} is gone, wanted the build's own file: run the build again, which makes it anew")
+        try:
+            return cls(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None), path)
+        except sqlite3.Error as error:
+            raise _damaged(path, str(error)) from error
 
     def add(self, key: str, row: int, digest: bytes) -> bytes | None:
         """Note a new id; gives the digest of the row that has it already, or None."""
@@ -63,13 +67,36 @@ class RowIds:
             found: Iterable[tuple[int]] = select_in(self._connection, "SELECT row FROM ids WHERE id IN", keys)
             return sorted(row for (row,) in found)
         except sqlite3.Error as error:
-            raise DamagedFileError(f"{FILE} cannot be read ({error}): delete the work folder and build again") from error
+            raise _damaged(self._path, str(error)) from error
 
-    def finish(self, folder: Path) -> None:
-        """Close what was made and give it its name."""
+    def check_count(self, wanted: int) -> None:
+        """Count the ids.
+
+        Raises:
+            DamagedFileError: there are not so many.
+        """
+        try:
+            (found,) = self._connection.execute("SELECT COUNT(*) FROM ids").fetchone()
+        except sqlite3.Error as error:
+            raise _damaged(self._path, str(error)) from error
+        if found != wanted:
+            raise _damaged(self._path, f"it has {found} rows instead of {wanted}")
+
+    def finish(self) -> None:
+        """Close what was made and give it its name, once the disk has it.
+
+        Raises:
+            StorageError: it could not be written.
+        """
         self._connection.execute("COMMIT")
         self._connection.close()
-        _aside(folder).replace(folder / FILE)
+        aside = _aside(self._path.parent)
+        try:
+            with aside.open("rb+") as file:
+                os.fsync(file.fileno())
+            aside.replace(self._path)
+        except OSError as error:
+            raise _unwritten(self._path, error) from error
 
     def __enter__(self) -> RowIds:
         """Use in a ``with`` block, which closes it."""
@@ -83,8 +110,19 @@ class RowIds:
         """
         self._connection.close()
         if isinstance(error, sqlite3.Error):
-            raise StorageError(f"{FILE} cannot be written ({error}): free space or choose another work folder") from error
+            raise _unwritten(self._path, error) from error
 
 
 def _aside(folder: Path) -> Path:
     return folder / f"{FILE}.tmp"
+
+
+def _damaged(path: Path, reason: str) -> DamagedFileError:
+    return DamagedFileError(
+        f"{path} cannot be used ({reason}), wanted the file that the build wrote: delete this one file and run the build "
+        "again, which makes it anew"
+    )
+
+
+def _unwritten(path: Path, error: Exception) -> StorageError:
+    return StorageError(f"{path} cannot be written ({error}): free space or choose another work folder; run it again then")

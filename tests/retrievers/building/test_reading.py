@@ -89,7 +89,9 @@ def test_fields_that_are_named(tmp_path: Path) -> None:
         ([], VectorError, r"p\.jsonl, line 3 has no vector"),
         (["a"], VectorError, r"p\.jsonl, line 3 has no vector"),
         ([1, 2, 3], VectorError, r"p\.jsonl, line 3 has a vector of dimension 3, wanted 2, as in p\.jsonl, line 1"),
-        ([1, 1e300], VectorError, "beyond float32"),
+        ([1, 1e300], VectorError, r"p\.jsonl, line 3 has a vector .*beyond float32"),
+        ([1, 10**400], VectorError, r"p\.jsonl, line 3 has a vector .*too large"),
+        ([1, float("nan")], VectorError, r"p\.jsonl, line 3 has a vector .*NaN"),
     ],
 )
 def test_vectors_that_cannot_be_taken(tmp_path: Path, vector: Any, error: type[Exception], message: str) -> None:

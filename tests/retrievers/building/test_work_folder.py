@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.building import DIM, RECORDS, ROWS, SETTINGS, SHARD_ROWS, Hashed, as_lines
+from support.building import DIM, RECORDS, ROWS, SETTINGS, SHARD_ROWS, Hashed, as_lines, rows_in
 
 from rarebit import Collection
 from rarebit.compressors.vectors.exact import Exact
@@ -169,3 +172,34 @@ def test_a_manifest_that_no_build_has_written_is_named(building: Any, tmp_path: 
     note(tmp_path / "work", change(noted(tmp_path / "work")))
     with pytest.raises(DamagedFileError, match=r"manifest\.json cannot be read .*build in another folder"):
         building()
+
+
+@pytest.mark.parametrize("damage", ["cut", "none", "fewer"])
+def test_damaged_ids_are_named_and_made_anew(lines: Path, tmp_path: Path, built: Any, damage: str) -> None:
+    path = tmp_path / "work" / "ids.sqlite"
+    with Collection.open() as target:
+        build(recipe_of(lines), tmp_path / "work", target)
+        if damage == "fewer":
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute("DELETE FROM ids WHERE row = 7")
+        else:
+            path.write_bytes(path.read_bytes()[:5000] if damage == "cut" else b"no database" * 99)
+        with pytest.raises(DamagedFileError, match=rf"{path} cannot be used .*: delete this one file and run"):
+            build(recipe_of(lines), tmp_path / "work", target)
+        path.unlink()
+        assert build(recipe_of(lines), tmp_path / "work", target).encoded == 0
+        assert rows_in(target) == built[1]
+
+
+def test_the_disk_has_the_ids_before_they_have_their_name(
+    monkeypatch: pytest.MonkeyPatch, building: Any, tmp_path: Path
+) -> None:
+    synced = []
+
+    def fsync(descriptor: int, original: Any = os.fsync) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    building()
+    assert (tmp_path / "work" / "ids.sqlite").stat().st_ino in synced
