@@ -130,6 +130,34 @@ def test_a_target_with_other_rows_is_refused_at_once(
     assert not (tmp_path / "work").exists()
 
 
+@pytest.fixture
+def unusable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of files that are no targets; whoever is root may write all, so that is said here."""
+    (tmp_path / "notes.rarebit").write_text("some notes")
+    (tmp_path / "unwritable.rarebit").touch()
+    monkeypatch.setattr("os.access", lambda path, _: Path(path).stem != "unwritable")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("none/out.rarebit", "there is no folder"),
+        ("notes.rarebit", "wanted a Rarebit collection"),
+        ("postgresql://nobody@127.0.0.1:1/none", "127.0.0.1"),
+        ("unwritable.rarebit", "cannot be written"),
+    ],
+)
+def test_a_target_that_cannot_be_is_said_at_once(
+    given: list[str], unusable: Path, capsys: pytest.CaptureFixture[str], target: str, message: str
+) -> None:
+    where = target if "://" in target else str(unusable / target)
+    for more in ([], ["--overwrite"]):
+        assert main([*given, "--to", where, *more, "--json"]) == 1
+        assert message in capsys.readouterr().err
+        assert not (unusable / "work").exists()
+
+
 def test_an_unknown_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = as_lines(tmp_path / "p.jsonl", RECORDS[:3])
     command = ["build", str(lines), "--work", str(tmp_path / "work"), "--to", str(tmp_path / "out.rarebit"), "--json"]

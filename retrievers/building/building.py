@@ -43,6 +43,9 @@ SHARD_ROWS: Final = 4096
 COLLECTION: Final = ("metric", "codec", "fine", "memory_per_vector", "target_recall", "tokenizer", "training_minimum")
 """Settings of a collection that a build can be asked for."""
 
+FIXED: Final = ("tokenizer", "metric", "memory_per_vector", "target_recall", "training_minimum", "fingerprint")
+"""Settings in which a target with rows has to be the build's, and which are known before anything is learned."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -168,8 +171,7 @@ def build(
         CodecWarning: the codec cannot be learned from these rows, which are then kept as they are.
     """
     shards = Shards(recipe, work, runner or InProcess(), progress=progress)
-    if not overwrite:
-        shards.check_target(target)
+    shards.check_target(target, overwrite=overwrite)
     return shards.make().load_into(target, overwrite=overwrite)
 
 
@@ -195,13 +197,31 @@ class Shards:
         self.folder = WorkFolder.at(work, self._asked)
         self._embedded = self._encoded = 0
 
-    def check_target(self, target: Movable | None) -> None:
-        """Raise SettingsError for a target with rows, where no earlier run can have loaded them: before anything is made."""
-        are_finished = SHARDS in (self.folder.manifest() or {})
-        if target is not None and not are_finished and (target.count() or target.tenants()):
+    def check_target(self, target: Movable | None, *, overwrite: bool = False) -> None:
+        """Refuse, before anything is made, a target that would be refused when all is made.
+
+        Raises:
+            SettingsError: it has another tokenizer; or rows, with other settings or where no earlier run can have loaded them.
+        """
+        if target is None:
+            return
+        wanted = self._recipe.settings()
+        has_rows = bool(target.count() or target.tenants())
+        if has_rows and not overwrite and SHARDS not in (self.folder.manifest() or {}):
             raise SettingsError(
                 f"{target!r} has rows already, and the build in {self.folder.path} none to compare them with, wanted an empty "
                 "collection: name another target, or pass overwrite=True to replace what is there"
+            )
+        fixed = FIXED if has_rows else ("tokenizer",)
+        other = [
+            f"{name}={own!r} instead of {asked!r}"
+            for name in fixed
+            if (own := getattr(target.settings, name)) != (asked := getattr(wanted, name))
+        ]
+        if other:
+            raise SettingsError(
+                f"{target!r} has other settings than the build ({', '.join(other)}), wanted the same: name another target, or "
+                "build with its settings in another work folder"
             )
 
     def make(self) -> Shards:

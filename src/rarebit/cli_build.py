@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 from rarebit.cli_move import SCHEME
 from rarebit.encoders import DEFAULT_ENCODER
-from rarebit.errors import CodecWarning, CollectionNotFoundError, InputError, TransferWarning
+from rarebit.errors import CodecWarning, CollectionNotFoundError, InputError, StorageError, TransferWarning
 from rarebit.retrievers.building import BuildReport, Columns, InProcess, OnRay, Recipe, Runner, SentenceEncoder, Shards
 from rarebit.retrievers.building.building import SHARD_ROWS
 from rarebit.retrievers.building.encoders import usual_device
@@ -30,9 +31,8 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
             warnings.simplefilter("always", kind)
         warnings.showwarning = _shown
         shards = Shards(recipe, arguments.work, runner, progress=not arguments.json)
-        if not arguments.overwrite:
-            with _there_already(arguments) as target:
-                shards.check_target(target)
+        with _there_already(arguments) as target:
+            shards.check_target(target, overwrite=arguments.overwrite)
         shards.make()
         with _opened(arguments) as target:
             found = shards.load_into(target, overwrite=arguments.overwrite)
@@ -121,7 +121,9 @@ def _runner(arguments: argparse.Namespace) -> Iterator[Runner]:
 
 @contextmanager
 def _there_already(arguments: argparse.Namespace) -> Iterator[Collection | RemoteCollection | None]:
-    """Give the target if it is there: whether it may be filled is better known before hours of work than after."""
+    """Give the target if it is there: whether it may be filled, or made, is better known before hours of work than after."""
+    if SCHEME not in arguments.target:
+        _check_writable(Path(arguments.target))
     try:
         target = _opened(arguments, create=False)
     except CollectionNotFoundError:
@@ -129,6 +131,15 @@ def _there_already(arguments: argparse.Namespace) -> Iterator[Collection | Remot
         return
     with target:
         yield target
+
+
+def _check_writable(path: Path) -> None:
+    folder = path.parent
+    if not folder.is_dir():
+        raise StorageError(f"{path} cannot be made, as there is no folder {folder}: make it, or name another target")
+    for each in (folder, *([path] if path.exists() else [])):
+        if not os.access(each, os.W_OK):
+            raise StorageError(f"{each} cannot be written, wanted a target to fill: check its rights, or name another target")
 
 
 def _opened(arguments: argparse.Namespace, *, create: bool = True) -> Collection | RemoteCollection:

@@ -293,7 +293,7 @@ def test_rows_of_somebody_else_stay(lines: Path, tmp_path: Path, built: Any) -> 
     build(recipe_of(lines), tmp_path / "work", Collection.open())
     with Collection.open() as target:
         target.add(VECTORS[:3], ids=["own", "rows", "here"])
-        with pytest.raises(SettingsError, match="other settings or codes"):
+        with pytest.raises(SettingsError, match="has other settings than the build"):
             build(recipe_of(lines), tmp_path / "work", target)
         assert [row.id for row in target] == ["own", "rows", "here"]
     with Collection.open() as target:
@@ -303,6 +303,21 @@ def test_rows_of_somebody_else_stay(lines: Path, tmp_path: Path, built: Any) -> 
             build(recipe_of(lines), tmp_path / "work", target)
         assert build(recipe_of(lines), tmp_path / "work", target, overwrite=True).deleted == 1
         assert rows_in(target) == built[1]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_targets_with_other_settings_are_refused_at_once(lines: Path, tmp_path: Path, overwrite: bool) -> None:
+    with Collection.open(tokenizer="trigram") as target:
+        with pytest.raises(SettingsError, match="tokenizer='trigram' instead of 'porter'"):
+            build(recipe_of(lines), tmp_path / "work", target, overwrite=overwrite)
+        report = build(recipe_of(lines, collection={"tokenizer": "trigram"}), tmp_path / "other", target, overwrite=overwrite)
+        assert report.rows == ROWS
+    with Collection.open(metric="inner_product") as target:
+        target.add(VECTORS[:1], ids=["own"])
+        message = "metric='inner_product' instead of 'cosine'" if overwrite else "has rows already"
+        with pytest.raises(SettingsError, match=message):
+            build(recipe_of(lines), tmp_path / "work", target, overwrite=overwrite)
+    assert not (tmp_path / "work").exists()
 
 
 def test_rows_that_are_copies_are_kept_as_they_are(tmp_path: Path) -> None:
