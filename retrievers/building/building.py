@@ -35,15 +35,22 @@ from rarebit.retrievers.building.tables import damaged, is_of_another, stamped
 from rarebit.retrievers.building.tasks import Embedding, Encoding, InProcess, Runner, Task
 from rarebit.retrievers.building.work_folder import INPUTS, PASSAGES, READ, SHARDS, STAGES, VECTORS, WorkFolder
 from rarebit.retrievers.collection.arguments import as_count
-from rarebit.retrievers.collection.collection import _check_one_way
-from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
+from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings, check_one_way
 from rarebit.retrievers.engines.move_ends import Movable
 
 SHARD_ROWS: Final = 4096
 COLLECTION: Final = ("metric", "codec", "fine", "memory_per_vector", "target_recall", "tokenizer", "training_minimum")
 """Settings of a collection that a build can be asked for."""
 
-FIXED: Final = ("tokenizer", "metric", "memory_per_vector", "target_recall", "training_minimum", "fingerprint")
+FIXED: Final = (
+    "tokenizer",
+    "metric",
+    "memory_per_vector",
+    "target_recall",
+    "training_minimum",
+    "fingerprint",
+    "near_duplicates",
+)
 """Settings in which a target with rows has to be the build's, and which are known before anything is learned."""
 
 
@@ -82,7 +89,7 @@ class Recipe:
         unknown = sorted(self.collection.keys() - set(COLLECTION))
         if unknown:
             raise InputError(f"got the settings {unknown}, wanted some of {list(COLLECTION)}: leave the others out")
-        _check_one_way(*(self.collection.get(name) for name in ("codec", "memory_per_vector", "target_recall")))
+        check_one_way(*(self.collection.get(name) for name in ("codec", "memory_per_vector", "target_recall")))
         for name in ("shard_rows", "threads"):
             object.__setattr__(self, name, as_count(name, getattr(self, name), least=1))
         self.settings()
@@ -212,7 +219,7 @@ class Shards:
                 f"{target!r} has rows already, and the build in {self.folder.path} none to compare them with, wanted an empty "
                 "collection: name another target, or pass overwrite=True to replace what is there"
             )
-        fixed = FIXED if has_rows else ("tokenizer",)
+        fixed = (*FIXED, *(() if wanted.is_chosen else ("codec", "fine"))) if has_rows else FIXED[:1]
         other = [
             f"{name}={own!r} instead of {asked!r}"
             for name in fixed

@@ -7,9 +7,10 @@ on which of them was killed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -17,10 +18,10 @@ from tqdm.auto import tqdm
 
 from rarebit.arrays import Vector
 from rarebit.errors import DimensionError, InputError
-from rarebit.retrievers.building.inputs import Input
+from rarebit.retrievers.building.inputs import Input, check_unchanged
 from rarebit.retrievers.building.reading import Columns, Part, parts_of
 from rarebit.retrievers.building.row_ids import RowIds
-from rarebit.retrievers.building.tables import write_table
+from rarebit.retrievers.building.tables import Column, write_table
 from rarebit.retrievers.building.work_folder import PASSAGES, VECTORS, WorkFolder
 from rarebit.retrievers.collection.rows import NewRow, new_row
 from rarebit.retrievers.importing.records import Passage, derived_id
@@ -67,12 +68,14 @@ class Cutter:
         self._folder, self._inputs, self._columns, self._shard_rows = folder, inputs, columns, shard_rows
         self._dim: int | None = None
         self._shards = 0
+        self._written: list[Path] = []
 
     def run(self, *, progress: bool) -> dict[str, Any]:
         """Read everything; gives what is to be noted in the manifest. Shards that are there already are not written again.
 
         Raises:
-            InputError: and its kinds, for passages that cannot be kept; says the file and the line or row.
+            InputError: and its kinds, for passages that cannot be kept; says the file and the line or row. Also for inputs that
+                changed meanwhile.
         """
         read, buffer = Read(), _Buffer()
         with (
@@ -86,8 +89,18 @@ class Cutter:
             if not read.rows:
                 names = ", ".join(each.name for each in self._inputs[:3])
                 raise InputError(f"there are no passages in {names}, wanted one at least: check the files")
+            self._check_inputs()
             ids.finish()
         return {**asdict(read), "shards": self._shards}
+
+    def _check_inputs(self) -> None:
+        """Take away what was read of inputs that have changed: the next run might find them as they were before."""
+        try:
+            check_unchanged(self._inputs)
+        except InputError:
+            for path in self._written:
+                path.unlink(missing_ok=True)
+            raise
 
     def _parts(self) -> Iterator[Part]:
         for each in self._inputs:
@@ -137,15 +150,18 @@ class Cutter:
     def _write(self, buffer: _Buffer) -> None:
         if not buffer.rows:
             return
-        shard, folder = self._shards, self._folder
-        if not folder.file(PASSAGES, shard).exists():
-            write_table(folder.file(PASSAGES, shard), _columns(buffer.rows), folder.stamp(PASSAGES, shard))
-        if self._columns.vector is not None and not folder.file(VECTORS, shard).exists():
-            vectors = {"vector": np.stack(buffer.vectors)}
-            write_table(folder.file(VECTORS, shard), vectors, folder.stamp(VECTORS, shard))
+        self._write_table(PASSAGES, _columns(buffer.rows))
+        if self._columns.vector is not None:
+            self._write_table(VECTORS, {"vector": np.stack(buffer.vectors)})
         self._shards += 1
         buffer.rows.clear()
         buffer.vectors.clear()
+
+    def _write_table(self, stage: str, columns: Mapping[str, Column]) -> None:
+        path = self._folder.file(stage, self._shards)
+        if not path.exists():
+            self._written.append(path)
+            write_table(path, columns, self._folder.stamp(stage, self._shards))
 
 
 def _columns(rows: Sequence[NewRow]) -> dict[str, list[str]]:

@@ -20,6 +20,13 @@ class Input(NamedTuple):
 
     path: Path
     name: str
+    state: tuple[int, int]
+    """Its bytes, and when it was written: what tells, without reading it again, whether it has changed since."""
+
+    @classmethod
+    def at(cls, path: Path, name: str) -> Input:
+        """Look at a file."""
+        return cls(path, name, _state(path))
 
     @property
     def is_parquet(self) -> bool:
@@ -62,13 +69,13 @@ def _at(path: Path) -> list[Input]:
         below = [each for each in path.rglob("*") if _is_known(each) and each.is_file() and not _is_hidden(each, path)]
         if not below:
             raise InputError(f"there is no file of {', '.join(SUFFIXES)} below {path}, wanted one at least: check the folder")
-        named = [Input(each, each.relative_to(path).as_posix()) for each in below]
+        named = [Input.at(each, each.relative_to(path).as_posix()) for each in below]
         return sorted(named, key=lambda each: each.name)
     if not path.is_file():
         raise InputError(f"{path} does not exist, wanted a file of {', '.join(SUFFIXES)}, or a folder of them")
     if not _is_known(path):
         raise InputError(f"got {path}, wanted a file that ends in one of {', '.join(SUFFIXES)}, or a folder of them")
-    return [Input(path, path.name)]
+    return [Input.at(path, path.name)]
 
 
 def _is_known(path: Path) -> bool:
@@ -81,7 +88,22 @@ def _is_hidden(path: Path, folder: Path) -> bool:
 
 def described(found: Sequence[Input]) -> list[dict[str, Any]]:
     """Describe files for the manifest, by their content: reads them once."""
-    return [{"file": each.name, "bytes": each.path.stat().st_size, "digest": _digest(each.path)} for each in found]
+    return [{"file": each.name, "bytes": each.state[0], "digest": _digest(each.path)} for each in found]
+
+
+def check_unchanged(found: Sequence[Input]) -> None:
+    """Raise InputError where a file was written to since it was first looked at: what was read of it may be anything."""
+    changed = [each.name for each in found if not each.path.is_file() or _state(each.path) != each.state]
+    if changed:
+        raise InputError(
+            f"{', '.join(changed[:3])} changed while the build read it ({len(changed)} of {len(found)} files), wanted inputs "
+            "that stay as they are: wait until they are written, and run the build again"
+        )
+
+
+def _state(path: Path) -> tuple[int, int]:
+    told = path.stat()
+    return told.st_size, told.st_mtime_ns
 
 
 def _digest(path: Path) -> str:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rarebit.arrays import VectorsLike
-from rarebit.errors import InputError
 from rarebit.retrievers.collection import checking, copying, rows, tenants
 from rarebit.retrievers.collection.arguments import as_ids, as_seconds
 from rarebit.retrievers.collection.engine import Engine
@@ -21,7 +20,7 @@ from rarebit.retrievers.collection.filters import And, Filter, Ids, as_filter
 from rarebit.retrievers.collection.recompression import Recompression, forget_deleted
 from rarebit.retrievers.collection.row_operations import RowOperations
 from rarebit.retrievers.collection.searching import Searches
-from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Metric, Settings
+from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Metric, Settings, check_one_way
 from rarebit.retrievers.collection.stats import Stats, content_bytes
 from rarebit.retrievers.collection.storage import Storage
 from rarebit.retrievers.collection.tenant import Tenant
@@ -110,7 +109,7 @@ class Collection(RowOperations, Searches):
             "near_duplicates": None if near_duplicates is None else as_threshold(near_duplicates, "near_duplicates"),
             "fingerprint": EmbeddingFingerprint.of(fingerprint),
         }
-        _check_one_way(codec, memory_per_vector, target_recall)
+        check_one_way(codec, memory_per_vector, target_recall)
         wanted = Settings(**{name: value for name, value in asked.items() if value is not None})
         where = None if path is None else Path(path)
         storage = Storage(
@@ -189,7 +188,7 @@ class Collection(RowOperations, Searches):
             "training_minimum": training_minimum,
             "fingerprint": EmbeddingFingerprint.of(fingerprint),
         }
-        _check_one_way(codec, memory_per_vector, target_recall)
+        check_one_way(codec, memory_per_vector, target_recall)
         return connect(url, name, asked, read_only=read_only, create=create, timeout=timeout, partitions=partitions)
 
     @classmethod
@@ -315,7 +314,7 @@ class Collection(RowOperations, Searches):
             SettingsError: the collection keeps no fine tier, so its vectors are not known well enough.
             CodecError: there is nothing to learn from, or a codec cannot have this size.
         """
-        _check_one_way(codec, memory_per_vector, target_recall)
+        check_one_way(codec, memory_per_vector, target_recall)
         given = {"codec": codec, "fine": fine, "memory_per_vector": memory_per_vector, "target_recall": target_recall}
         asked = {name: value for name, value in given.items() if value is not None}
         prepared = None if queries is None or np.size(queries) == 0 else self._engine.prepared(queries)
@@ -390,11 +389,3 @@ class Collection(RowOperations, Searches):
         where = "in memory" if self.path is None else str(self.path)
         settings = self._engine.settings
         return f"<Collection {where}: dim={settings.dim}, metric={settings.metric}, codec={settings.codec}>"
-
-
-def _check_one_way(codec: str | None, memory_per_vector: int | None, target_recall: float | None) -> None:
-    if codec is not None and (memory_per_vector is not None or target_recall is not None):
-        raise InputError(
-            f"got codec={codec!r} together with memory_per_vector or target_recall, wanted one or the other: a codec, "
-            "or what to choose it by"
-        )

@@ -209,6 +209,15 @@ def reconciled(kept: Settings, asked: Mapping[str, Any], name: str) -> Settings:
     return replace(kept, dim=kept.dim or asked.get("dim"), fingerprint=kept.fingerprint.completed(fingerprint))
 
 
+def check_one_way(codec: str | None, memory_per_vector: int | None, target_recall: float | None) -> None:
+    """Raise InputError for a codec together with what to choose one by."""
+    if codec is not None and (memory_per_vector is not None or target_recall is not None):
+        raise InputError(
+            f"got codec={codec!r} together with memory_per_vector or target_recall, wanted one or the other: a codec, "
+            "or what to choose it by"
+        )
+
+
 def _unchanged(name: str, value: str, checksum: int) -> str:
     if checksums.of_parts(name, value) != checksum:
         raise ValueError(f"that of {name!r} is not what was stored")

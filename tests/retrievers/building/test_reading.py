@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,30 @@ def test_nothing_at_all_is_said(tmp_path: Path, name: str) -> None:
         parquet.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / name)
     with pytest.raises(InputError, match=f"no passages in {name}"):
         rows(tmp_path, tmp_path / name)
+
+
+@pytest.mark.parametrize("change", ["longer", "newer", "gone"])
+def test_inputs_that_change_meanwhile_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """And what was read of them is not kept, should they be put back."""
+    from rarebit.retrievers.building import cutting
+
+    given = as_lines(tmp_path / "p.jsonl", RECORDS[:5])
+    content, when = given.read_bytes(), given.stat().st_mtime_ns
+
+    def changing(*arguments: Any, original: Any = cutting.parts_of) -> Any:
+        for part in original(*arguments):
+            passages = [replace(part.passages[0], text="meanwhile"), *part.passages[1:]]
+            yield replace(part, passages=passages)
+        if change == "gone":
+            given.unlink()
+        else:
+            given.write_bytes(content + b"\n" * (change == "longer"))
+            os.utime(given, ns=(when, when + (change == "newer")))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cutting, "parts_of", changing)
+        with pytest.raises(InputError, match=r"p\.jsonl changed while the build read it \(1 of 1 files\)"):
+            rows(tmp_path, given)
+    given.write_bytes(content)
+    os.utime(given, ns=(when, when))
+    assert [text for _, text, _ in rows(tmp_path, given)] == [each["text"] for each in RECORDS[:5]]
