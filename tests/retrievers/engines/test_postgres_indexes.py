@@ -12,7 +12,7 @@ pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
 from psycopg import sql
 from support.postgres import IDS, METADATAS, QUERIES, ROWS, TEXTS, VECTORS, admin, connected, recall, schema_of
 
-from rarebit import Compare
+from rarebit import Collection, Compare
 from rarebit.errors import InputError
 from rarebit.retrievers.engines.postgres.filters import Condition
 
@@ -65,6 +65,37 @@ class TestIndex:
             with engine._connections._connection() as connection:
                 assert connection.execute("SHOW hnsw.ef_search").fetchone() == (str(wide),)
             assert recall(collection, np.arange(ROWS)) >= 0.98
+
+    def test_what_was_measured_for_other_bits_is_not_kept(self, postgres: str) -> None:
+        with connected(postgres, training_minimum=500) as collection:
+            collection.add(VECTORS[:600], ids=IDS[:600])
+            before = collection._engine.kept()
+            collection._engine.tune(before.generation + 1, 777, 5)
+            after = collection._engine.kept(fresh=True)
+            assert (after.candidates, after.tuned_rows) == (before.candidates, before.tuned_rows) != (777, 5)
+
+    def test_those_who_come_anew_know_how_much_there_is(self, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("rarebit.retrievers.engines.training.AUTOMATIC", 0)
+        monkeypatch.setattr("rarebit.retrievers.engines.training.GROWTH", 2)
+        with connected(postgres, training_minimum=500) as collection:
+            collection.add(VECTORS[:600], ids=IDS[:600])
+            collection.add(VECTORS[600:1150], ids=IDS[600:1150])
+            collection.add(VECTORS[600:1150], ids=IDS[600:1150])
+            assert collection._engine.kept().tuned_rows == 600
+            assert collection._engine.size == 1150  # what was written twice is counted once
+            with admin(postgres) as server:
+                server.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema_of(collection), "rows")))
+            with Collection.connect(postgres, collection._engine.name) as later:
+                assert later._engine.size == 1150
+                later.add(VECTORS[1150:1200], ids=IDS[1150:1200])
+                assert later._engine.kept().tuned_rows == 1200
+
+    def test_one_of_very_many_values(self, postgres: str) -> None:
+        with connected(postgres) as collection:
+            collection.add(VECTORS[:4], ids=IDS[:4], metadatas=[{"n": 1}, {"n": True}, {"n": 69_999}, {"n": "5"}])
+            asked = Compare("n", "in", list(range(1, 70_000)))
+            assert [row.id for row in collection.iterate(asked)] == ["0", "1", "2"]
+            assert [row.id for row in collection.iterate(Compare("n", "nin", list(range(1, 70_000))))] == ["3"]
 
     def test_numbers_of_a_field_are_found_by_an_index(self, postgres: str) -> None:
         values: list[Any] = [*range(400), True, False, None, 1.5, -2, "3", [4], {"a": 5}, float(2**70), "x" * 10_000]
