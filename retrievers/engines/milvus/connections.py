@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -42,11 +43,27 @@ SLOW: Final = 60.0
 
 WANTED: Final = "wanted one such as milvus://host:19530/database, or milvus:///folder/file.db for Milvus Lite"
 
+_FILE: Final = re.compile(r"(?=.{1,36}\Z)[A-Za-z0-9._-]+\.db")
 _NOT_FOUND: Final = (4, 100)
 _CONNECT_FAILED: Final = 2
+_REFUSED: Final = (1400, 1401)
+_INVALID: Final = (1100, 1101)
+"""A question that is wrong or too large, and nothing else."""
+
+_REFUSING: Final = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_ECHO: Final = "cannot parse expression"
+"""What is behind it is the question, which can hold any word."""
+
 _REFUSALS: Final = ("permission deny", "permissiondenied", "privilege", "auth check failure", "unauthenticated")
 _FULL: Final = ("quota exceeded", "disk is full", "no space left", "memory quota")
-_TOO_LARGE: Final = ("larger than max", "max message size", "exceeds the maximum", "exceeds limit", "too large")
+_TOO_LARGE: Final = (
+    "larger than max",
+    "maxoutputsize limit",
+    "max message size",
+    "exceeds the maximum",
+    "exceeds limit",
+    "too large",
+)
 _BROKEN: Final = ("retry timeout", "retry run out", "fail connecting", "unavailable", "deadline exceeded")
 _CODES: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
@@ -89,8 +106,11 @@ class Address:
             raise InputError(f"got an address with parts that are unknown, {WANTED}")
         if self.file is not None:
             self.file = str(Path(self.file.lstrip("/") if parts.netloc else self.file).absolute())
-            if not self.file.endswith(".db"):
-                raise InputError(f"got the file {self.file!r} in an address of Milvus, wanted one that ends in .db")
+            if not _FILE.fullmatch(Path(self.file).name):
+                raise InputError(
+                    f"got the file {self.file!r} in an address of Milvus, and Milvus Lite wants a name of at most 36 letters, "
+                    "digits, dots, hyphens and underlines that ends in .db: rename it"
+                )
             self.shown = f"milvus://{self.file}"
             return
         host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
@@ -277,17 +297,21 @@ def _status(error: BaseException | None) -> Any:
 def _raise(where: str, error: Exception, code: Any, message: str) -> None:
     said = (message.strip().splitlines() or [type(error).__name__])[0][:300]
     status = _status(error) or _status(error.__cause__)
-    words = message.lower()
-    if status in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED} or _says(words, _REFUSALS):
-        raise AccessError(f"Milvus at {where} refuses ({said}): check the token, and what its role may do") from None
-    if code in _NOT_FOUND and not isinstance(code, bool):
+    words = message.lower().partition(_ECHO)[0]
+    if code in _NOT_FOUND:
         raise GoneError(f"Milvus at {where} lacks a part of the collection ({said}): somebody dropped it") from None
+    if code in _INVALID and status is None:
+        if _says(words, _TOO_LARGE):
+            raise TooLargeError(f"Milvus at {where} lets nothing of this size through ({said}): ask for less") from None
+        raise EngineError(f"Milvus at {where} could not do it ({said})") from error
+    if code in _REFUSED or status in _REFUSING or (status not in _CODES and _says(words, _REFUSALS)):
+        raise AccessError(f"Milvus at {where} refuses ({said}): check the token, and what its role may do") from None
     if "open local milvus failed" in words:
         raise LockedError(
             f"Milvus Lite cannot open {where}: another process has it open, or its folder is not there; Milvus Lite serves one "
             "process at a time"
         ) from None
-    if status == grpc.StatusCode.RESOURCE_EXHAUSTED or _says(words, _TOO_LARGE):
+    if status == grpc.StatusCode.RESOURCE_EXHAUSTED or (status not in _CODES and _says(words, _TOO_LARGE)):
         raise TooLargeError(f"Milvus at {where} lets nothing of this size through ({said}): ask for less") from None
     if status == grpc.StatusCode.UNIMPLEMENTED:
         raise EngineLimitError(f"Milvus at {where} has no such thing ({said}): a later version may") from None
