@@ -211,17 +211,17 @@ class MilvusEngine(RemoteEngine):
         return last.rows != step.rows or not last.is_open
 
     def delete(self, tenant: str, tree: Filter | None) -> int:
-        """As :class:`RemoteEngine` says; some at a time, and those that are there when it begins."""
+        """As :class:`RemoteEngine` says; some at a time, and those that are there when it begins, not what replaces them."""
         deleted: set[str] = set()
         for _ in range(TRIES):
             step = self._steps.open()
-            keys = [each.key for each in self._numbered(tenant, tree)]
-            deleted.update(keys)
+            found = self._numbered(tenant, tree)
+            deleted.update(each.key for each in found)
             try:
-                self._change(step, self._rows(step).delete(keys), len(keys), "deleted", "delete them again")
+                self._change(step, self._rows(step).delete_found(found), len(found), "deleted", "delete them again")
             except StaleCodesError:
                 continue
-            self.size = max(0, self.size - len(keys))
+            self.size = max(0, self.size - len(found))
             return len(deleted)
         raise self._restless()
 

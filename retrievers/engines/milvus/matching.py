@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from contextlib import suppress
+from itertools import islice, takewhile
 from typing import Any, Final, TypeAlias
 
 from rarebit.arrays import Codes
@@ -25,12 +26,32 @@ MORE: Final = 4
 def matching(
     rows: Rows, tenant: str | None, tree: Filter | None, fields: Sequence[str], *, after: int = 0, limit: int | None = None
 ) -> list[Found]:
-    """Give fields of rows that match, in the order of insertion, behind a number, at most so many."""
+    """Give fields of rows that match, in the order of insertion, behind a number.
+
+    At most so many, and those beside that have the last one's number: what is asked for behind it would lack them.
+    """
+    condition = Condition(tenant, tree)
+    if _most(tree) is None:
+        return list(_cut(_in_order(rows, condition, fields, after, limit), limit))
     parts = [Condition(tenant, part) for part in _by_ids(tree)]
-    if len(parts) == 1 and _most(parts[0].tree) is None:
-        return list(islice(_in_order(rows, parts[0], fields, after, limit), limit))
-    found = [row for part in parts for row in _named(rows, part, fields) if row["row_id"] > after]
-    return sorted(found, key=lambda row: int(row["row_id"]))[:limit]
+    if limit is None:
+        found = [row for part in parts for row in _named(rows, part, fields) if row["row_id"] > after]
+        return sorted(found, key=lambda row: (int(row["row_id"]), str(row["key"])))
+    named = sorted(each for part in parts for some in rows.numbered(part.text, after) for each in some)
+    return list(_cut(_of(rows, condition, named, fields, limit), limit))
+
+
+def _cut(found: Iterator[Found], limit: int | None) -> Iterator[Found]:
+    """End behind so many rows, but never between two of the same number."""
+    if limit is None:
+        yield from found
+        return
+    last = None
+    for row in islice(found, limit):
+        last = row["row_id"]
+        yield row
+    if last is not None:
+        yield from takewhile(lambda row: row["row_id"] == last, found)
 
 
 def numbered(rows: Rows, tenant: str | None, tree: Filter | None) -> list[Numbered]:
@@ -82,19 +103,26 @@ def _enough(rows: Rows, condition: Condition, plane: Codes, wanted: int, found: 
 def _in_order(
     rows: Rows, condition: Condition, fields: Sequence[str], after: int = 0, limit: int | None = None
 ) -> Iterator[Found]:
-    size = FETCHED if limit is None else min(FETCHED, max(FEWEST, limit))
     for part in rows.numbered(condition.text, after):
-        yield from _looked_at(condition, rows.fetched(part, _needed(condition, fields), size))
+        yield from _of(rows, condition, part, fields, limit)
+
+
+def _of(
+    rows: Rows, condition: Condition, part: Sequence[Numbered], fields: Sequence[str], limit: int | None
+) -> Iterator[Found]:
+    """Give rows by their numbers, not many more than are wanted."""
+    size = FETCHED if limit is None else min(FETCHED, max(FEWEST, limit)) + 1  # the next one's number is looked at
+    yield from _looked_at(condition, rows.fetched(part, _needed(condition, fields), size))
 
 
 def _named(rows: Rows, condition: Condition, fields: Sequence[str]) -> Iterator[Found]:
     """Give rows of which so few may match that they are asked for at once."""
     needed = _needed(condition, fields)
-    try:
-        found = iter(rows.some(condition.text, [*needed, "key", "row_id"], FETCHED))
-    except TooLargeError:
-        found = (row for part in rows.numbered(condition.text) for row in rows.fetched(part, needed))
-    yield from _looked_at(condition, found)
+    with suppress(TooLargeError):
+        found = rows.some(condition.text, [*needed, "key", "row_id"], FETCHED + 1)
+        if len(found) <= FETCHED:
+            return _looked_at(condition, iter(found))
+    return _in_order(rows, condition, fields)  # they are too large, or beside those that are named there are odd ones
 
 
 def _needed(condition: Condition, fields: Sequence[str]) -> list[str]:
@@ -109,26 +137,33 @@ def _holds(condition: Condition, row: Any) -> bool:
     return condition.tree is None or matches(condition.tree, row)
 
 
+def _joined(tree: Filter | None) -> list[Filter]:
+    """Give what all has to match: what is in an ``And``, and in those within it."""
+    match tree:
+        case None:
+            return []
+        case And(children=children):
+            return [each for child in children for each in _joined(child)]
+    return [tree]
+
+
+def _fewest_ids(tree: Filter | None) -> Ids | None:
+    """Give the filter by ids that names the fewest, among those that have to match."""
+    return min((each for each in _joined(tree) if isinstance(each, Ids)), key=lambda each: len(each.ids), default=None)
+
+
 def _most(tree: Filter | None) -> int | None:
     """Say how many rows of a tenant can match at most, where ids are named."""
-    match tree:
-        case Ids(ids=ids):
-            return len(ids)
-        case And(children=children):
-            return min((most for child in children if (most := _most(child)) is not None), default=None)
-    return None
+    named = _fewest_ids(tree)
+    return None if named is None else len(named.ids)
 
 
 def _by_ids(tree: Filter | None) -> list[Filter | None]:
     """Split a filter that names many ids into some that name few each."""
-    match tree:
-        case Ids(ids=ids) if len(ids) > FETCHED:
-            every = list(dict.fromkeys(ids))
-            return [Ids(tuple(every[start : start + FETCHED])) for start in range(0, len(every), FETCHED)]
-        case And(children=(child,)):
-            return _by_ids(child)
-        case And(children=children):
-            named = next((child for child in children if isinstance(child, Ids)), None)
-            rest = [child for child in children if child is not named]
-            return [tree] if named is None else [And(part or And(), *rest) for part in _by_ids(named)]
-    return [tree]
+    named = _fewest_ids(tree)
+    if named is None or len(named.ids) <= FETCHED:
+        return [tree]
+    every = list(dict.fromkeys(named.ids))
+    rest = [each for each in _joined(tree) if each is not named]
+    parts = [Ids(tuple(every[start : start + FETCHED])) for start in range(0, len(every), FETCHED)]
+    return [And(part, *rest) if rest else part for part in parts]

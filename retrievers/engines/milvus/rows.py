@@ -1,7 +1,8 @@
 """Rows in a collection of Milvus: how they are written, asked for in the order of insertion, and searched by bits.
 
 A row's number is the time of its writing, so numbers rise with insertion without anybody counting: microseconds, and a part
-that differs between processes. Its primary key is a digest of tenant and id.
+drawn by chance for each call, so that those of two processes are hardly ever the same. Where they are, primary keys tell rows
+apart: these are digests of tenant and id.
 
 Milvus answers 16,384 rows at most, in the order of their primary keys, which is a random one. What is asked for by number is
 asked for whole where it is that few; otherwise the rows that came are a random sample, and say which numbers to ask for.
@@ -48,7 +49,7 @@ LONGEST_ROW: Final = 48 * 2**20
 NO_BITS: Final = b"\0"
 """Before there are bits."""
 
-ROW: Final = ("row_id", "id", "text", "written", "long")
+ROW: Final = ("key", "row_id", "id", "text", "written", "long")
 CODE: Final = ("row_id", "code")
 WHOLE: Final = (*ROW, "code")
 """The client of Milvus decodes an answer cell by cell, so codes and fine codes are one field."""
@@ -75,22 +76,22 @@ class Numbered(NamedTuple):
 
 
 class _Clock:
-    """Numbers rows by time; they rise, and two processes have different ones."""
+    """Numbers rows by time; they rise, and two processes have the same ones by a rare chance alone."""
 
     def __init__(self) -> None:
         self._last, self._lock = 0, threading.Lock()
-        self._own, self._owner = secrets.randbelow(1024), os.getpid()
         os.register_at_fork(after_in_child=self._begin_anew)
 
     def _begin_anew(self) -> None:
-        self._lock, self._own = threading.Lock(), secrets.randbelow(1024)
+        self._lock = threading.Lock()
 
     def numbers(self, count: int) -> range:
-        """Give the numbers of so many rows."""
+        """Give the numbers of so many rows: two processes that share one once do not go on sharing."""
+        own = secrets.randbelow(1024)
         with self._lock:
             first = max(time.time_ns() // 1000, self._last + 1)
             self._last = first + count - 1
-        return range((first << 10) | self._own, ((self._last + 1) << 10) | self._own, 1 << 10)
+        return range((first << 10) | own, ((first + count) << 10) | own, 1 << 10)
 
 
 CLOCK: Final = _Clock()
@@ -157,6 +158,16 @@ class Rows:
             self._connections.call("delete", self.name, filter=keys_in(part))
             yield len(part)
 
+    def delete_found(self, found: Sequence[Numbered]) -> Iterator[int]:
+        """Delete rows as they were found, some at a time; those that were replaced since stay. Gives how many each time.
+
+        The server looks which rows these are, and then deletes them by their keys: what is written between the two is deleted.
+        """
+        for start in range(0, len(found), FETCHED):
+            part = found[start : start + FETCHED]
+            self._connections.call("delete", self.name, filter=_as_found(part), consistency_level=STRONG)
+            yield len(part)
+
     def count(self, text: str) -> int:
         """Count what matches an expression."""
         (found,) = self._ask(text, ["count(*)"])
@@ -199,46 +210,56 @@ class Rows:
         """Give fields of some rows, in their order, leaving out those that were deleted or replaced since."""
         for start in range(0, len(numbered), size):
             part = numbered[start : start + size]
-            found = {row["key"]: row for row in self._by_key([each.key for each in part], [*fields, "key", "row_id"])}
-            for each in part:
-                row = found.get(each.key)
-                if row is not None and row["row_id"] == each.row_id:
-                    yield row
+            found = self._as_numbered(part, [*fields, "key", "row_id"])
+            yield from (found[each] for each in part if each in found)
 
-    def _by_key(self, keys: Sequence[str], fields: Sequence[str]) -> list[dict[str, Any]]:
-        """Give rows by their keys, half as many at a time where they are too large."""
+    def _as_numbered(self, numbered: Sequence[Numbered], fields: Sequence[str]) -> dict[Numbered, dict[str, Any]]:
+        """Give rows by their keys and numbers, half as many at a time where they are too large."""
         try:
-            found = self._ask(keys_in(keys), fields, limit=len(keys), consistency_level=SESSION)
-            there = {row["key"] for row in found}
-            missing = [key for key in keys if key not in there]  # a copy of the server may be behind the one that named them
-            return found + (self._ask(keys_in(missing), fields, limit=len(missing)) if missing else [])
+            found = self._by_key(numbered, fields, SESSION)
+            # A copy of the server may be behind the one that named them: it lacks rows, or has those that these replaced.
+            lacking = [each for each in numbered if each not in found]
+            return {**found, **self._by_key(lacking, fields, STRONG)} if lacking else found
         except TooLargeError as error:
-            if len(keys) == 1:
-                raise EngineLimitError(f"Milvus gives back no row of this size ({error})") from None
-            half = len(keys) // 2
-            return self._by_key(keys[:half], fields) + self._by_key(keys[half:], fields)
+            first, second = _halves(numbered, error)
+            return {**self._as_numbered(first, fields), **self._as_numbered(second, fields)}
+
+    def _by_key(self, numbered: Sequence[Numbered], fields: Sequence[str], level: str) -> dict[Numbered, dict[str, Any]]:
+        named: dict[str, Any] = {"limit": len(numbered), "consistency_level": level}
+        found = self._ask(keys_in(each.key for each in numbered), fields, **named)
+        return {_numbered(row): row for row in found}
 
     def _ask(self, text: str, fields: Sequence[str], **named: Any) -> list[dict[str, Any]]:
-        given = {"filter": text, "output_fields": list(fields), "consistency_level": STRONG, **named}
+        asked = list(dict.fromkeys(fields))
+        given = {"filter": text, "output_fields": asked, "consistency_level": STRONG, **named}
         return self._whole(list(self._connections.call("query", self.name, **given)))
 
     def _whole(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Put the rest of long texts and metadata behind their first pieces, which is asked for only where there is one."""
-        long = [row["row_id"] for row in found if row.get("long")]
+        long = [_numbered(row) for row in found if row.get("long")]
         if not long:
             return found
-        parts = [long[start : start + FETCHED] for start in range(0, len(long), FETCHED)]
-        asked = [row for part in parts for row in self._ask(f"row_id in {part}", ["row_id", "id", "more"])]
-        rest = {(row["row_id"], row["id"]): list(row["more"]) for row in asked}
+        rest = {}
+        for start in range(0, len(long), FETCHED):
+            rest.update(self._rest(long[start : start + FETCHED]))
         whole = []
         for row in found:
             if not row["long"]:
                 whole.append(row)
-            elif (pieces := rest.get((row["row_id"], row["id"]))) is not None:  # otherwise it was replaced meanwhile
+            elif (pieces := rest.get(_numbered(row))) is not None:  # otherwise it was replaced meanwhile
                 texts = row["long"] - 1
                 text, written = row["text"] + "".join(pieces[:texts]), row["written"] + "".join(pieces[texts:])
                 whole.append({**row, "text": text, "written": written, "long": 0})
         return whole
+
+    def _rest(self, long: Sequence[Numbered]) -> dict[Numbered, list[str]]:
+        """Give the rest of long texts and metadata, of half as many rows at a time where it is too large."""
+        try:
+            found = self._ask(_as_found(long), ["key", "row_id", "more"])
+        except TooLargeError as error:
+            first, second = _halves(long, error)
+            return {**self._rest(first), **self._rest(second)}
+        return {_numbered(row): list(row["more"]) for row in found}
 
     def nearest(self, planes: Codes, text: str, count: int, fields: Sequence[str]) -> list[list[dict[str, Any]]]:
         """Give, for each of (q, bits / 8) queries, fields of the rows with the fewest other bits."""
@@ -261,6 +282,26 @@ class Rows:
             half = len(planes) // 2
             return [own for part in (planes[:half], planes[half:]) for own in self.nearest(part, text, count, fields)]
         return [self._whole([hit["entity"] for hit in own]) for own in found]
+
+
+def _numbered(row: dict[str, Any]) -> Numbered:
+    return Numbered(row["row_id"], row["key"])
+
+
+def _as_found(found: Sequence[Numbered]) -> str:
+    """Ask for rows that have not been replaced since."""
+    return f"{keys_in(each.key for each in found)} and row_id in {sorted({each.row_id for each in found})}"
+
+
+def _halves(asked: Sequence[Numbered], error: TooLargeError) -> tuple[Sequence[Numbered], Sequence[Numbered]]:
+    """Split what was too large to be asked for together.
+
+    Raises:
+        EngineLimitError: it is a single row.
+    """
+    if len(asked) == 1:
+        raise EngineLimitError(f"Milvus gives back no row of this size ({error})") from None
+    return asked[: len(asked) // 2], asked[len(asked) // 2 :]
 
 
 def _by_size(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
