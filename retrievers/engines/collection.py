@@ -94,7 +94,11 @@ class RemoteCollection(RemoteSearches):
         self._engine.index_field(field)
 
     def train(self) -> None:
-        """Learn codes and bits anew from the rows there are now; reads go on meanwhile, writes wait."""
+        """Learn codes and bits anew from the rows there are now; reads go on meanwhile, writes wait.
+
+        Raises:
+            LockedError: others have changed the collection meanwhile, and nothing was trained.
+        """
         self._check_writable()
         count = self._engine.count(None)
         if count:

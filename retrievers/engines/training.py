@@ -88,14 +88,24 @@ def _try(work: Callable[[], None]) -> None:
 
 
 def train(engine: RemoteEngine, kept: Kept, count: int) -> None:
-    """Learn codes and bits from a sample of the rows, encode every row in them, and measure how many candidates they need."""
+    """Learn codes and bits from a sample of the rows, encode every row in them, and measure how many candidates they need.
+
+    Raises:
+        LockedError: others have changed the collection meanwhile, and nothing was trained.
+    """
     vectors = Coding(kept).vectors(engine.sample(kept.generation, SAMPLE_ROWS))
     check_unlike(vectors, kept.settings)
     assert kept.codec is not None  # noqa: S101
     settings, codec = learned(vectors, kept.settings, count, kept_as=kept.codec.name)
     after = Kept(settings, codec=codec, plane=BitPlane.fit(vectors))
-    engine.retrain(kept, after, Recoder(Coding(kept), Coding(after)))
-    if not engine.kept(fresh=True).candidates:  # nobody was faster
+    is_done = engine.retrain(kept, after, Recoder(Coding(kept), Coding(after)))
+    now = engine.kept(fresh=True)
+    if not is_done and now.generation == kept.generation:
+        raise LockedError(
+            f"{engine.where} was changed by others while it was trained, and keeps its codes of before: train it again when "
+            "less is written"
+        )
+    if not now.candidates:  # nobody was faster
         tune(engine)
     engine.index_if_due()
 

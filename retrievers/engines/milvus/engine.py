@@ -34,7 +34,7 @@ from rarebit.retrievers.engines.milvus.connections import Connections, GoneError
 from rarebit.retrievers.engines.milvus.expressions import Condition
 from rarebit.retrievers.engines.milvus.learned import Learned
 from rarebit.retrievers.engines.milvus.names import Names, owner_of
-from rarebit.retrievers.engines.milvus.retraining import Copy, Replacing
+from rarebit.retrievers.engines.milvus.retraining import Replacing
 from rarebit.retrievers.engines.milvus.rows import (
     CODE,
     ROW,
@@ -95,7 +95,7 @@ class MilvusEngine(RemoteEngine):
                     f"there is no collection {self.where}, wanted one that exists: leave out create=False"
                 )
             self._create(asked, partitions)
-        self._kept = self._learned.kept(self._steps.seen)
+        self._kept = self._learned.newest(self._steps)
         self._reconcile(asked)
         self.size = self._rows(self._steps.seen).about()
 
@@ -129,7 +129,7 @@ class MilvusEngine(RemoteEngine):
         before = self._kept
         known = before.generation == step.generation and before.settings == step.settings
         if not known or (step.generation != UNTRAINED and not before.candidates):
-            self._kept = self._learned.kept(step)
+            self._kept = self._learned.newest(self._steps)
         return self._kept
 
     def fix_dimension(self, dim: int) -> Kept:
@@ -161,8 +161,8 @@ class MilvusEngine(RemoteEngine):
 
     def tune(self, generation: int, candidates: int, rows: int) -> None:
         """As :class:`RemoteEngine` says."""
-        self._learned.tune(generation, candidates, rows)
-        self._kept = self._learned.kept(self._steps.seen)
+        self._learned.tune(self._steps, generation, candidates, rows)
+        self._kept = self._learned.newest(self._steps)
 
     def index_if_due(self) -> None:
         """As :class:`RemoteEngine` says: the index compares all bits, and is there from the beginning."""
@@ -340,13 +340,9 @@ class MilvusEngine(RemoteEngine):
 
     def retrain(self, before: Kept, after: Kept, recode: Recoding) -> bool:
         """As :class:`RemoteEngine` says; how, and why that is safe, is told in :mod:`.steps`."""
-        step = self._steps.open()
-        try:
-            return step.generation == before.generation and self._replace(step, after, Copy(recode))
-        except GoneError:  # another training was faster, and has dropped what this one was copying
-            return False
-        finally:
-            self._read()
+        is_done = self._replace.codes(before, after, recode)
+        self._read()
+        return is_done
 
     def sizes(self) -> dict[str, int]:
         """As :class:`RemoteEngine` says: the file, which may hold other collections too; of a server an estimate.

@@ -18,7 +18,7 @@ from rarebit.errors import DamagedFileError, InputError
 from rarebit.retrievers.engines.engine import UNTRAINED, Kept
 from rarebit.retrievers.engines.milvus.connections import Connections
 from rarebit.retrievers.engines.milvus.rows import STRONG
-from rarebit.retrievers.engines.milvus.steps import Step
+from rarebit.retrievers.engines.milvus.steps import Step, Steps
 
 PIECE: Final = 48_000
 """Bytes; they are 64,000 characters."""
@@ -67,10 +67,14 @@ class Learned:
         for start in range(0, len(pieces), TOGETHER):
             self._connections.call("upsert", self._name, pieces[start : start + TOGETHER])
 
-    def tune(self, generation: int, candidates: int, rows: int) -> None:
-        """Remember how many candidates are enough."""
+    def tune(self, steps: Steps, generation: int, candidates: int, rows: int) -> None:
+        """Remember how many candidates are enough; nothing, if there was a training since."""
+        if steps.look().generation != generation:
+            return
         told = json.dumps([candidates, rows]).encode()
         self._connections.call("upsert", self._name, [self._piece(generation, "tuned", 0, told)])
+        if steps.look().generation != generation:  # who trained may have forgotten it before this was written
+            self.forget([generation])
 
     @staticmethod
     def _piece(generation: int, part: str, place: int, value: bytes) -> dict[str, Any]:
@@ -78,15 +82,30 @@ class Learned:
         return {**own, "value": b64encode(value).decode(), "unused": b"\0"}
 
     def generations(self) -> list[int]:
-        """Name the generations that have learned something."""
+        """Name the generations of which something is kept."""
         given: dict[str, Any] = {"output_fields": ["generation"], "consistency_level": STRONG, "limit": 10_000}
-        found = self._connections.call("query", self._name, filter='part == "codec" and place == 0', **given)
-        return [row["generation"] for row in found]
+        found = self._connections.call("query", self._name, filter="place == 0", **given)
+        return sorted({row["generation"] for row in found})
 
     def forget(self, generations: Sequence[int]) -> None:
         """Delete what some generations have learned."""
         if generations:
             self._connections.call("delete", self._name, filter=f"generation in {list(generations)}")
+
+    def newest(self, steps: Steps) -> Kept:
+        """Give what is kept of a collection as of its last step, although a training may end meanwhile.
+
+        Raises:
+            DamagedFileError: the codec cannot be read.
+        """
+        step = steps.look()
+        while True:
+            try:
+                return self.kept(step)
+            except DamagedFileError:
+                before, step = step, steps.look()
+                if step.generation == before.generation:
+                    raise
 
     def kept(self, step: Step) -> Kept:
         """Give what is kept of a collection as of a step.

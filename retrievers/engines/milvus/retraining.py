@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from rarebit.errors import EngineError
-from rarebit.retrievers.engines.engine import UNTRAINED, Kept, Recoding
-from rarebit.retrievers.engines.milvus.connections import Connections
+from rarebit.retrievers.collection.settings import EmbeddingFingerprint
+from rarebit.retrievers.engines.engine import UNTRAINED, Kept, Recoding, StaleCodesError
+from rarebit.retrievers.engines.milvus.connections import Connections, GoneError
 from rarebit.retrievers.engines.milvus.learned import Learned
 from rarebit.retrievers.engines.milvus.names import Names
 from rarebit.retrievers.engines.milvus.rows import FETCHED, WHOLE, Numbered, Rows, code_of, new_row_of, stored
-from rarebit.retrievers.engines.milvus.steps import Step, Steps
+from rarebit.retrievers.engines.milvus.steps import PATIENCE, Step, Steps
 
 MOST_GENERATION: Final = 2**31 - 2
 EVERY: Final = "row_id >= 0"
+BEAT: Final = PATIENCE / 3
+"""Seconds after which a training that still compares rows shows that it has not died."""
 
 
 class Replacing:
@@ -38,6 +42,25 @@ class Replacing:
         self._connections, self._names, self._steps, self._learned = connections, names, steps, learned
         self._new_rows = new_rows
 
+    def codes(self, before: Kept, after: Kept, recode: Recoding) -> bool:
+        """Give every row new codes; False if somebody else changed the collection meanwhile, and has come to an end.
+
+        Raises:
+            LockedError: somebody else's training takes longer than one waits.
+            CollectionNotFoundError: somebody dropped the collection.
+        """
+        step, is_done = self._steps.open(), False
+        told = step.settings.fingerprint  # perhaps since the training began to learn
+        is_same = step.generation == before.generation and step.settings == _by(before, told).settings
+        if is_same:
+            try:
+                is_done = self(step, _by(after, told), Copy(recode))
+            except GoneError:  # another training was faster, and has dropped what this one was copying
+                self._steps.look_again()
+        if not is_done:
+            self._steps.open()
+        return is_done
+
     def __call__(self, before: Step, after: Kept, copy: Callable[[Rows, Rows], None]) -> bool:
         """Copy, and copy what has changed; False if somebody else changed the collection meanwhile.
 
@@ -52,28 +75,43 @@ class Replacing:
         generation = UNTRAINED if after.plane is None else 1 + secrets.randbelow(MOST_GENERATION)
         source = Rows(self._connections, before.rows)
         target = self._new_rows(after.plane.bits if after.plane else 0, before.partitions)
-        closed = replace(before, number=before.number + 1, is_open=False)
-        last = Step(before.number + 2, target.name, after.settings, generation, partitions=before.partitions)
-        is_done = False
+        closed = Closed(self._steps, replace(before, number=before.number + 1, is_open=False))
+        last = Step(0, target.name, after.settings, generation, partitions=before.partitions)
+        useless, forgotten, is_done = [target.name], [generation], False
         try:
             if generation != UNTRAINED:
                 self._learned.write(generation, after)
             copy(source, target)
-            is_done = self._steps.take(closed) and self._finish(source, target, copy, closed, last)
+            if closed.take() and self._compare(source, target, copy, closed):
+                useless, forgotten = [], []  # until it is known which rows are in force
+                is_done = self._put_in_force(last, closed)
+                useless, forgotten = (left, learned) if is_done else ([target.name], [generation])
         finally:
-            self._clear_away(left if is_done else [target.name], learned if is_done else [generation])
+            self._clear_away(useless, forgotten)
         return is_done
 
-    def _finish(self, source: Rows, target: Rows, copy: Callable[[Rows, Rows], None], closed: Step, last: Step) -> bool:
-        """Copy while nobody writes; whatever goes wrong, let them write again."""
+    def _compare(self, source: Rows, target: Rows, copy: Callable[[Rows, Rows], None], closed: Closed) -> bool:
+        """Copy while nobody writes; whatever goes wrong, let them write again. False if somebody did so before the end."""
         try:
-            copy(source, target)
+            copy(*(Watched(self._connections, rows.name, closed.keep) for rows in (source, target)))
+            closed.keep()
             target.count(EVERY)  # waits until the server has all of them in its searches
+        except StaleCodesError:
+            return False
         except BaseException:
             with suppress(EngineError):
-                self._steps.take(replace(closed, number=closed.number + 1, is_open=True))
+                self._steps.take(closed.following(is_open=True))
             raise
-        return self._steps.take(last)
+        return True
+
+    def _put_in_force(self, last: Step, closed: Closed) -> bool:
+        """Take the last step. Where this breaks it may have been taken: nothing is dropped that it names."""
+        try:
+            return self._steps.take(replace(last, number=closed.step.number + 1))
+        except BaseException:
+            with suppress(EngineError):  # refused, if the last step is there; otherwise nobody waits for it in vain
+                self._steps.take(closed.following(is_open=True))
+            raise
 
     def _clear_away(self, rows: Sequence[str], generations: Sequence[int]) -> None:
         """Drop what no step needs any more."""
@@ -82,6 +120,66 @@ class Replacing:
                 Rows(self._connections, name).drop()
         with suppress(EngineError):
             self._learned.forget(generations)
+
+
+class Closed:
+    """The step that keeps writers away while rows are compared.
+
+    Args:
+        steps: of the collection.
+        step: to be taken.
+    """
+
+    def __init__(self, steps: Steps, step: Step) -> None:
+        """Nothing is taken yet."""
+        self._steps, self.step, self._since = steps, step, 0.0
+
+    def take(self) -> bool:
+        """Take it, unless somebody else took one meanwhile."""
+        self._since = time.monotonic()
+        return self._steps.take(self.step)
+
+    def following(self, *, is_open: bool) -> Step:
+        """Give the step after this one, with the same rows."""
+        return replace(self.step, number=self.step.number + 1, is_open=is_open)
+
+    def keep(self) -> None:
+        """Take another such step in time, since those who wait take a training for dead whose step has grown old.
+
+        Raises:
+            StaleCodesError: somebody did so.
+        """
+        if time.monotonic() - self._since <= BEAT:
+            return
+        self.step = self.following(is_open=False)
+        if not self.take():
+            raise StaleCodesError
+
+
+class Watched(Rows):
+    """Rows that call something again and again while they are read.
+
+    Args:
+        connections: to Milvus.
+        name: of the collection of Milvus.
+        keep: is called.
+    """
+
+    def __init__(self, connections: Connections, name: str, keep: Callable[[], None]) -> None:
+        """Nothing is asked yet."""
+        super().__init__(connections, name)
+        self._keep = keep
+
+    def numbered(self, text: str, after: int = 0) -> Iterator[list[Numbered]]:
+        """As :class:`Rows` says."""
+        for part in super().numbered(text, after):
+            self._keep()
+            yield part
+
+    def fetched(self, numbered: Sequence[Numbered], fields: Sequence[str], size: int = FETCHED) -> Iterator[dict[str, Any]]:
+        """As :class:`Rows` says."""
+        self._keep()
+        return super().fetched(numbered, fields, size)
 
 
 class Copy:
@@ -115,3 +213,8 @@ class Copy:
             rows += stored(row["tenant"], [new_row_of(row)._replace(code=code, fine=fine, plane=plane)], [row_id])
         for _ in target.write(rows):
             pass
+
+
+def _by(kept: Kept, fingerprint: EmbeddingFingerprint) -> Kept:
+    """Give the same with the fingerprint of another model."""
+    return replace(kept, settings=replace(kept.settings, fingerprint=fingerprint))

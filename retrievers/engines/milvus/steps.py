@@ -5,7 +5,7 @@ description, it refuses. So a collection has steps, numbered from one: each is a
 says what holds from then on, and the last one is in force. To change something is to create the step after the one that was
 seen; who comes second is refused, looks, and decides anew. Steps are never dropped alone, so that a client which slept through
 any number of changes still finds the next one. There is one for each of: the collection, its first rows, a model's name, and
-two for each training.
+two or more for each training.
 
 A step is ``open`` or not. Writers write into the rows of the step they know, and look afterwards whether there is a next one.
 A training copies all rows into a new collection, takes a step that is not open, copies what has changed until then, and takes
@@ -16,14 +16,20 @@ an open step with the new rows. So:
       nobody was told that they are there.
     - Readers read the rows of the step they know, and look afterwards too: what they answer was in force when they asked.
     - Of two trainings the second is refused its step, and drops what it has copied.
-    - A training that dies leaves rows that no step names, which the next training drops; if it dies while no step is open,
-      writers wait for :data:`PATIENCE` seconds and then open the step again with the rows of before. A training that was only
-      slow is refused its last step by that.
+    - A training that dies leaves rows that no step names, which the next training drops. It also leaves rows that a step may
+      name: where the answer to its last step was lost, nobody knows whether it is in force.
+    - While rows are compared, a training takes another step that is not open now and then. If none comes for :data:`PATIENCE`
+      seconds it has died: who waits that long opens the step again with the rows of before. Who waits less, as ``timeout``
+      says, raises LockedError; but a step that says it was taken :data:`LONG_AGO` or longer ago is opened at once, so that the
+      collection does not stay closed where each client writes only once. Clocks differ, hence so long; where they differ by
+      more, a training that lives is refused, and nothing else happens.
+    - A training that was only slow is refused its next step by that.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -40,7 +46,10 @@ from rarebit.retrievers.engines.milvus.names import Names
 
 FORMAT: Final = 1
 PATIENCE: Final = 60.0
-"""Seconds after which a step that is not open is taken for that of a training which died."""
+"""Seconds after which a step that is not open is taken for that of a training which died, by who saw it all the time."""
+
+LONG_AGO: Final = 5 * PATIENCE
+"""Seconds after which it is by who sees it for the first time, and goes by its own clock."""
 
 PAUSE: Final = 0.05
 """Seconds between two looks at a training."""
@@ -60,6 +69,7 @@ class Step:
         generation: names codec and bits.
         is_open: whether rows are written.
         partitions: over which tenants are spread; 0 for none.
+        since: when it was written, in seconds as :func:`time.time` counts them; infinite where it was not, or does not say.
     """
 
     number: int
@@ -68,10 +78,12 @@ class Step:
     generation: int = UNTRAINED
     is_open: bool = True
     partitions: int = 0
+    since: float = math.inf
 
     def written(self) -> str:
         """Write it as a description; no two are the same."""
         kept = {"rows": self.rows, "generation": self.generation, "open": self.is_open, "partitions": self.partitions}
+        kept["since"] = time.time()
         return json.dumps({"format": FORMAT, "by": uuid.uuid4().hex, **kept, "settings": asdict(self.settings)})
 
     @classmethod
@@ -90,7 +102,9 @@ class Step:
             raise FormatVersionError(f"{where} has format {made}, wanted {FORMAT}: another version of Rarebit made it")
         given = told["settings"]
         settings = Settings(**{**given, "fingerprint": EmbeddingFingerprint(**given["fingerprint"])})
-        return cls(number, told["rows"], settings, told["generation"], told["open"], told["partitions"])
+        return cls(
+            number, told["rows"], settings, told["generation"], told["open"], told["partitions"], told.get("since", math.inf)
+        )
 
 
 class Steps:
@@ -158,7 +172,7 @@ class Steps:
         """Take the step, unless somebody else took one meanwhile."""
         taken = self._create(step)
         if taken:
-            self._seen = step
+            self._seen = replace(step, since=time.time())
         else:
             self.look()
         return taken
@@ -192,10 +206,12 @@ class Steps:
             now = time.monotonic()
             if self._closed_since[0] != step.number:
                 self._closed_since = (step.number, now)
-            if now - self._closed_since[1] > PATIENCE:
+            if now - self._closed_since[1] > PATIENCE or time.time() - step.since > LONG_AGO:
                 self.take(replace(step, number=step.number + 1, is_open=True))
             elif now - begun > self._connections.timeout:
-                raise LockedError(f"{self.where} is being trained for too long: try again, or raise timeout")
+                raise LockedError(
+                    f"{self.where} is being trained for too long: try again later, or with timeout={PATIENCE:.0f} or more"
+                )
             else:
                 time.sleep(PAUSE)
         return step

@@ -270,17 +270,16 @@ class PostgresEngine(RemoteEngine):
         """As :class:`RemoteEngine` says; other writers wait meanwhile, readers do not."""
 
         def train(connection: Connection) -> None:
-            self._table.check(connection, before.generation)
+            carried = self._table.carried(connection, before, after)
             self._recode(connection, recode)
-            self._table.write(connection, after)
+            self._table.write(connection, carried)
 
         try:
             self._runner.in_transaction(train, alone=True)
         except StaleCodesError:
+            self._table.read()
             return False
-        finally:
-            kept = self._table.read()
-        if kept.indexed:  # it has the bits of before in it as well
+        if self._table.read().indexed:  # it has the bits of before in it as well
             self._runner.call(lambda connection: self._runner.run(connection, statements.REINDEX))
         return True
 

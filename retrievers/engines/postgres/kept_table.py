@@ -122,6 +122,18 @@ class KeptTable:
         if found != (generation, self._seen.settings.dim):
             raise StaleCodesError
 
+    def carried(self, connection: Connection, before: Kept, after: Kept) -> Kept:
+        """Give what a training has learned, with the fingerprint of the model that was told meanwhile.
+
+        Raises:
+            StaleCodesError: there was another training since, or settings were changed.
+        """
+        self.check(connection, before.generation)
+        settings = self._settings(connection)
+        if settings != replace(before.settings, fingerprint=settings.fingerprint):
+            raise StaleCodesError
+        return replace(after, settings=replace(after.settings, fingerprint=settings.fingerprint))
+
     def is_indexed(self, connection: Connection) -> bool:
         """Whether there is an index over the bits."""
         found = connection.execute("SELECT to_regclass(%s)", (f"{self._runner.schema}.rows_plane",)).fetchone()

@@ -430,7 +430,8 @@ class TestTrainings:
                 assert engine._steps.take(replace(step, number=step.number + 1, is_open=True))
 
         monkeypatch.setattr(Copy, "__call__", copy)
-        trainable.train()
+        with pytest.raises(LockedError, match="train it again"):
+            trainable.train()
         assert engine.kept(fresh=True).generation == generation
         assert len(rows_there(trainable)) == 1
         assert engine._learned.generations() == [generation]
