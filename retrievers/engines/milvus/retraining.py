@@ -99,8 +99,7 @@ class Replacing:
         except StaleCodesError:
             return False
         except BaseException:
-            with suppress(EngineError):
-                self._steps.take(closed.following(is_open=True))
+            closed.give_up()
             raise
         return True
 
@@ -109,8 +108,7 @@ class Replacing:
         try:
             return self._steps.take(replace(last, number=closed.step.number + 1))
         except BaseException:
-            with suppress(EngineError):  # refused, if the last step is there; otherwise nobody waits for it in vain
-                self._steps.take(closed.following(is_open=True))
+            closed.give_up()  # refused, if the last step is there; otherwise nobody waits for it in vain
             raise
 
     def _clear_away(self, rows: Sequence[str], generations: Sequence[int]) -> None:
@@ -139,9 +137,13 @@ class Closed:
         self._since = time.monotonic()
         return self._steps.take(self.step)
 
-    def following(self, *, is_open: bool) -> Step:
-        """Give the step after this one, with the same rows."""
-        return replace(self.step, number=self.step.number + 1, is_open=is_open)
+    def give_up(self) -> None:
+        """Let others write again into the rows of before, if Milvus can be reached."""
+        following = replace(self.step, number=self.step.number + 1, is_open=True)
+        with suppress(EngineError):
+            if self._steps.take(following) or self._steps.seen.number != following.number or self._steps.seen.is_open:
+                return
+            self._steps.take(replace(following, number=following.number + 1))  # over one of ours, whose answer was lost
 
     def keep(self) -> None:
         """Take another such step in time, since those who wait take a training for dead whose step has grown old.
@@ -151,9 +153,10 @@ class Closed:
         """
         if time.monotonic() - self._since <= BEAT:
             return
-        self.step = self.following(is_open=False)
-        if not self.take():
+        following = Closed(self._steps, replace(self.step, number=self.step.number + 1))
+        if not following.take():
             raise StaleCodesError
+        self.step, self._since = following.step, following._since
 
 
 class Watched(Rows):

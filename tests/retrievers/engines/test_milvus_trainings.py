@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,6 +19,7 @@ from support.milvus import IDS, VECTORS, connected
 
 from rarebit import Collection
 from rarebit.errors import DamagedFileError, EngineError, EngineUnreachableError, LockedError
+from rarebit.retrievers.engines.coding import Coding, Recoder
 from rarebit.retrievers.engines.milvus import retraining
 from rarebit.retrievers.engines.milvus import steps as steps_
 from rarebit.retrievers.engines.milvus.retraining import Copy
@@ -72,6 +75,32 @@ class TestLostAnswers:
         assert len(rows_there(trainable)) == 1
         assert trainable._engine._learned.generations() == [trainable._engine.kept().generation]
 
+    @pytest.mark.parametrize("is_taken", [True, False])
+    def test_the_answer_to_a_sign_of_life(
+        self, milvus: str, trainable: Any, monkeypatch: pytest.MonkeyPatch, is_taken: bool
+    ) -> None:
+        monkeypatch.setattr(retraining, "BEAT", 0.0)
+        steps, client = trainable._engine._steps, trainable._engine._connections._connected()
+        plain, before = client.create_collection, steps.seen.number
+
+        def create(name: str, **named: Any) -> None:
+            if name != trainable._engine._names.step(before + 2):
+                return plain(name, **named)
+            monkeypatch.undo()
+            if is_taken:
+                plain(name, **named)
+            raise MilvusException(1, "Retry timeout")
+
+        monkeypatch.setattr(client, "create_collection", create)
+        with pytest.raises(EngineUnreachableError):
+            trainable.train()
+        assert steps.look().number == before + 2 + is_taken
+        with Collection.connect(milvus, trainable._engine.name, timeout=1) as other:
+            assert other._engine._steps.seen.number == steps.seen.number
+            other.add(VECTORS[450:451], ids=["a"])
+        assert trainable.count() == 451
+        assert len(rows_there(trainable)) == 1
+
     def test_the_first_error_is_told(self, trainable: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         client = trainable._engine._connections._connected()
 
@@ -110,7 +139,7 @@ class TestOthers:
         engine = trainable._engine
         kept, number = engine.kept(), engine._steps.seen.number
         other = replace(kept, settings=replace(kept.settings, trained_rows=1))
-        assert not engine.retrain(other, other, Copy)
+        assert not engine.retrain(other, other, Recoder(Coding(kept), Coding(kept)))
         assert engine._steps.look().number == number
 
     def test_one_that_is_due_may_be_refused_silently(self, milvus: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,10 +190,13 @@ class TestOthers:
     ) -> None:
         engine = trainable._engine
         step = engine._steps.seen
-        with monkeypatch.context() as patch:
-            if since == "long ago":
-                patch.setattr(steps_.time, "time", lambda: 1e9)
-            assert engine._steps.take(replace(step, number=step.number + 1, is_open=False, since=1e9))
+        closed = replace(step, number=step.number + 1, is_open=False)
+        plain = json.loads(closed.written())
+        assert plain["since"] == pytest.approx(time.time(), abs=10)
+        if since == "long ago":
+            written = json.dumps({**plain, "since": plain["since"] - 301})
+            monkeypatch.setattr(steps_.Step, "written", lambda _: (monkeypatch.undo(), written)[1])
+        assert engine._steps.take(closed)
         with Collection.connect(milvus, engine.name, timeout=0.5) as other:
             if since == "long ago":
                 other.add(VECTORS[450:451], ids=["a"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,12 @@ from rarebit.errors import (
     ForeignFileError,
     FormatVersionError,
     InputError,
+    LockedError,
     MissingRowError,
     ReadOnlyError,
     SettingsError,
 )
+from rarebit.retrievers.engines.coding import Coding, Recoder
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +147,32 @@ class TestTraining:
                 assert collection.search(query, 1)[0].id == str(start + 5)
             assert collection.stats().trained
             assert recall(collection, np.arange(ROWS)) >= 0.97
+
+    def test_a_model_that_is_told_while_codes_are_learned(self, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        with connected(postgres, training_minimum=400) as collection:
+            collection.add(VECTORS[:450], ids=IDS[:450])
+            engine = collection._engine
+            before, sample = engine.kept(), engine.sample
+
+            def draw(generation: int, most: int) -> Any:
+                Collection.connect(postgres, engine.name, fingerprint="model").close()
+                return sample(generation, most)
+
+            monkeypatch.setattr(engine, "sample", draw)
+            collection.train()
+            after = engine.kept()
+            assert after.generation != before.generation
+            assert collection.settings.fingerprint.name == "model"
+            other = replace(after, settings=replace(after.settings, trained_rows=1))
+            assert not engine.retrain(other, other, Recoder(Coding(after), Coding(after)))  # settings that are not those
+            assert engine.kept(fresh=True).settings == after.settings
+
+    def test_one_that_was_refused_says_so(self, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        with connected(postgres, training_minimum=40) as collection:
+            monkeypatch.setattr(collection._engine, "retrain", lambda *_: False)
+            collection.add(VECTORS[:50], ids=IDS[:50])  # due, and left to a later write
+            with pytest.raises(LockedError, match="train it again"):
+                collection.train()
 
     def test_copies_cannot_be_learned_from(self, collection: Any) -> None:
         with pytest.warns(UserWarning, match="cannot be learned"):
