@@ -124,6 +124,7 @@ class TestOthers:
         sample = engine.sample
 
         def draw(generation: int, most: int) -> Any:
+            monkeypatch.undo()  # only once: candidates are measured on a sample, too
             Collection.connect(milvus, engine.name, fingerprint="model").close()
             return sample(generation, most)
 

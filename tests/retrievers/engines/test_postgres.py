@@ -155,6 +155,7 @@ class TestTraining:
             before, sample = engine.kept(), engine.sample
 
             def draw(generation: int, most: int) -> Any:
+                monkeypatch.undo()  # only once: candidates are measured on a sample, too
                 Collection.connect(postgres, engine.name, fingerprint="model").close()
                 return sample(generation, most)
 
