@@ -208,6 +208,11 @@ class Copy:
 
     def _write(self, source: Rows, target: Rows, numbered: Sequence[Numbered]) -> None:
         found = list(source.fetched(numbered, (*WHOLE, "tenant")))
+        if isinstance(source, Watched) and len(found) < len(numbered):  # nobody writes, so all that were named are there
+            raise EngineError(
+                f"Milvus gave {len(found)} of {len(numbered)} rows that it had named, wanted all of them: nothing was trained, "
+                "train again"
+            )
         if not found:
             return
         recoded = self._recode([code_of(row) for row in found])

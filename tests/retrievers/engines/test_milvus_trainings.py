@@ -117,6 +117,24 @@ class TestLostAnswers:
         with pytest.raises(EngineError, match="the disk is gone"):
             trainable.train()
 
+    def test_rows_that_are_named_and_not_given(self, trainable: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        plain, calls = Rows.fetched, []
+
+        def without_one(self: Rows, *given: Any, **named: Any) -> Iterator[dict[str, Any]]:
+            calls.append(given)
+            return iter(list(plain(self, *given, **named))[1:])
+
+        monkeypatch.setattr(Rows, "fetched", without_one)  # what the first copy lacks, the second one asks for
+        before = trainable._engine.kept(fresh=True).generation
+        with pytest.raises(EngineError, match="rows that it had named"):
+            trainable.train()
+        assert calls
+        monkeypatch.undo()
+        assert trainable._engine.kept(fresh=True).generation == before
+        assert trainable.count() == len(list(trainable)) == 450
+        trainable.train()
+        assert trainable.count() == len(list(trainable)) == 450
+
 
 class TestOthers:
     def test_a_model_that_is_told_meanwhile(self, milvus: str, trainable: Any, monkeypatch: pytest.MonkeyPatch) -> None:
