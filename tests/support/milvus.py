@@ -10,10 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rarebit import Collection
-from rarebit.arrays import normalized
 from rarebit.retrievers.engines.milvus.connections import load_lite
 
 SERVER = "RAREBIT_TEST_MILVUS"
@@ -21,13 +18,6 @@ SERVER = "RAREBIT_TEST_MILVUS"
 
 _RUN = secrets.token_hex(3)
 _NUMBERS = itertools.count()
-
-DIM = 24
-ROWS = 1500
-VECTORS = normalized(np.random.default_rng(0).standard_normal((ROWS, DIM)).astype(np.float32))
-TEXTS = [f"passage number {row}" for row in range(ROWS)]
-METADATAS: list[dict[str, Any]] = [{"row": row, "half": row % 2} for row in range(ROWS)]
-IDS = [str(row) for row in range(ROWS)]
 
 
 @contextmanager

@@ -4,6 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.kinds import SERVERS, Server
+
+
+@pytest.fixture(scope="module", params=list(SERVERS))
+def server(request: pytest.FixtureRequest) -> Server:
+    return Server.of(request.param, request)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("pymilvus", reason="Milvus needs the extra milvus")
 pytest.importorskip("milvus_lite", reason="Milvus in a file comes from a package")
 
-from support.milvus import VECTORS
+from support.servers import VECTORS
 
 from rarebit import And, Compare, Filter, Ids, Not, Or
 from rarebit.retrievers.collection.filters import matches

@@ -22,7 +22,8 @@ pytest.importorskip("milvus_lite", reason="Milvus in a file comes from a package
 
 import grpc
 from pymilvus import DataType, MilvusClient, MilvusException
-from support.milvus import IDS, TEXTS, VECTORS, connected, dropped
+from support.milvus import connected, dropped
+from support.servers import IDS, TEXTS, VECTORS
 
 from rarebit import Collection
 from rarebit.errors import (

@@ -12,7 +12,8 @@ pytest.importorskip("pymilvus", reason="Milvus needs the extra milvus")
 pytest.importorskip("milvus_lite", reason="Milvus in a file comes from a package")
 
 from pymilvus import MilvusException
-from support.milvus import IDS, METADATAS, ROWS, TEXTS, VECTORS, connected
+from support.milvus import connected
+from support.servers import IDS, METADATAS, ROWS, TEXTS, VECTORS
 
 from rarebit import And, Collection, Compare, Ids
 from rarebit.errors import AccessError, EngineError, EngineUnreachableError, InputError, RarebitError, StorageFullError

@@ -15,7 +15,8 @@ pytest.importorskip("pymilvus", reason="Milvus needs the extra milvus")
 pytest.importorskip("milvus_lite", reason="Milvus in a file comes from a package")
 
 from pymilvus import MilvusException
-from support.milvus import IDS, VECTORS, connected
+from support.milvus import connected
+from support.servers import IDS, VECTORS
 
 from rarebit import Collection
 from rarebit.errors import DamagedFileError, EngineError, EngineUnreachableError, LockedError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import threading
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ import pytest
 pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
 
 from psycopg import sql
-from support.postgres import DIM, IDS, VECTORS, admin, connected, schema_of
+from support.postgres import admin, connected, schema_of
+from support.servers import DIM, IDS, VECTORS
 
 from rarebit import Collection, Compare
 from rarebit.arrays import normalized
@@ -92,28 +92,6 @@ def test_a_client_that_was_there_before_the_first_row(postgres: str, collection:
         assert early.vectors(["a"]).shape == (1, 2)
         assert early.sample_vectors(1).shape == (1, 2)
         assert early.search([1.0, 2.0], 1)[0].id == "a"
-
-
-def test_the_model_is_told_while_another_adds_the_first_rows(postgres: str, collection: Any) -> None:
-    name = collection._engine.name
-    failures: list[BaseException] = []
-
-    def tell(number: int) -> None:
-        try:
-            with Collection.connect(postgres, name, fingerprint="model") as other:
-                other.add(VECTORS[number : number + 1], ids=[str(number)])
-        except BaseException as error:  # noqa: BLE001 -- told below
-            failures.append(error)
-
-    threads = [threading.Thread(target=tell, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    assert collection.settings.dim == DIM
-    assert collection.settings.fingerprint.name == "model"
-    assert collection.count() == 6
 
 
 def test_read_only_changes_nothing_at_all(postgres: str, collection: Any) -> None:

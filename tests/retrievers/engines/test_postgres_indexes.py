@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
 
 from psycopg import sql
-from support.postgres import IDS, METADATAS, QUERIES, ROWS, TEXTS, VECTORS, admin, connected, recall, schema_of
+from support.postgres import admin, connected, schema_of
+from support.servers import IDS, METADATAS, QUERIES, ROWS, TEXTS, VECTORS, recall
 
 from rarebit import Collection, Compare
 from rarebit.errors import InputError
