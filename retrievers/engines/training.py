@@ -32,6 +32,9 @@ MEASURED: Final = 16_384
 AUTOMATIC: Final = 10_000
 """Rows up to which a collection is trained by itself."""
 
+TUNED_AGAIN: Final = 2
+"""So many times more rows, and what a search takes is measured anew: an index over many rows has to be searched wider."""
+
 FEWEST_ROWS: Final = 1024
 """From which bits are learned, also where the codec learns nothing."""
 
@@ -68,7 +71,7 @@ def train_if_due(engine: RemoteEngine) -> None:
 
 def _tune_if_due(engine: RemoteEngine) -> None:
     kept = engine.kept()
-    due = GROWTH * kept.tuned_rows
+    due = TUNED_AGAIN * kept.tuned_rows
     if kept.plane is None or engine.size < due:
         return
     engine.size = engine.count(None)  # which may have been far too high: rows that replace others were counted

@@ -53,7 +53,6 @@ class TestIndex:
             engine = collection._engine
             assert (engine.kept().indexed, engine.kept().breadth, engine.kept().tuned_rows) == (True, 1.0, 600)
             monkeypatch.setattr("rarebit.retrievers.engines.postgres.indexes.SHARE", 1.1)  # which nothing reaches
-            monkeypatch.setattr("rarebit.retrievers.engines.training.GROWTH", 2)
             collection.add(VECTORS[600:1100], ids=IDS[600:1100])
             assert engine.kept().tuned_rows == 600
             collection.add(VECTORS[1100:], ids=IDS[1100:])
@@ -77,7 +76,6 @@ class TestIndex:
 
     def test_those_who_come_anew_know_how_much_there_is(self, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("rarebit.retrievers.engines.training.AUTOMATIC", 0)
-        monkeypatch.setattr("rarebit.retrievers.engines.training.GROWTH", 2)
         with connected(postgres, training_minimum=500) as collection:
             collection.add(VECTORS[:600], ids=IDS[:600])
             collection.add(VECTORS[600:1150], ids=IDS[600:1150])
