@@ -34,7 +34,7 @@ FEWEST_ASKED: Final = 10
 MOST_READ: Final = 50_000_000
 
 NEAREST: Final = 100
-SHARE: Final = 0.97
+SHARE: Final = 0.98
 """Of so many rows with the fewest other bits, what share the index has to find. It then finds more of those that matter: a row
 among the ten nearest has fewer other bits than most of these."""
 
