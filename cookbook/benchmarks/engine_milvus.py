@@ -5,7 +5,7 @@ file keeps the room of what was dropped, as after Rarebit's training, and uses i
 
     - ``index``: bytes a row of what a search compares: bits for Rarebit, float32 for the adapter, both all of them, since
       Milvus Lite has no graph.
-    - ``tables``: of the file.
+    - ``tables``: of everything else in the file.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class RarebitOnMilvus(EngineStore):
         """Count the bits, and the file."""
         plane = self.collection._engine.kept().plane
         bits = 0 if plane is None else plane.bits // 8 * self.collection.count()
-        return {"index": bits, "tables": self.collection.stats().disk["file"], "other indexes": 0}
+        return {"index": bits, "tables": self.collection.stats().disk["file"] - bits, "other indexes": 0}
 
     def close(self) -> None:
         """Close the connection."""
@@ -94,7 +94,7 @@ class LangChainMilvus(EngineStore):
     def sizes(self) -> dict[str, int]:
         """Count the floats, and the file."""
         index = FLOAT_BYTES * self.dim * len(self.prepared.vectors)
-        return {"index": index, "tables": self.file.stat().st_size, "other indexes": 0}
+        return {"index": index, "tables": self.file.stat().st_size - index, "other indexes": 0}
 
 
 STORES: Final[tuple[type[EngineStore], ...]] = (RarebitOnMilvus, LangChainMilvus)
