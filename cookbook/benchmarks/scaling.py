@@ -129,9 +129,9 @@ more rows than the first table says, and everything beyond that is multiplicatio
 - **money** = memory x {prices.memory:g} dollars a GiB and month + disk x {prices.disk:g} dollars a GiB and month. Both are
   assumptions (`--memory-price`, `--disk-price`), without traffic, backups and people.
 - **Times** are not multiplied: the graph of one machine's part grows about with the logarithm of its rows (Milvus Lite
-  compares all of them, so there it is with the rows themselves), and all parts are asked at once; a query costs its time on every machine
-  that it goes to, one for a tenant that is a partition. They hold where the rows that are re-scored are cached: otherwise each
-  of a few hundred candidates is a random read from disk.
+  compares all of them, so there it is with the rows themselves), and all parts are asked at once; a query costs its time on
+  every machine that it goes to, one for a tenant that is a partition. They hold where the rows that are re-scored are cached:
+  otherwise each of a few hundred candidates is a random read from disk.
 - **One file** is a plan up to about {most:,} vectors, and was measured up to a million."""
 
 
