@@ -13,7 +13,7 @@ from rarebit.compressors.vectors.bit_plane import BitPlane
 from rarebit.errors import EngineLimitError
 from rarebit.retrievers.collection.filters import Filter
 from rarebit.retrievers.collection.records import Row
-from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings
+from rarebit.retrievers.collection.settings import CHANGEABLE, EmbeddingFingerprint, Settings
 
 OWN = ""
 """The tenant that stands for the collection's own rows."""
@@ -88,6 +88,12 @@ class RemoteEngine(ABC):
 
     kind: ClassVar[str]
     """The engine's name, for messages."""
+
+    name: str
+    """Of the collection."""
+
+    _connections: Any
+    _asked: dict[str, Any]
 
     size: int = 0
     """About how many rows there are, of everybody: as the server guessed when one connected, and what was written since."""
@@ -209,9 +215,14 @@ class RemoteEngine(ABC):
     def where(self) -> str:
         """Say where the collection is, without credentials."""
 
-    @abstractmethod
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without credentials."""
+        asked = {name: value for name, value in self._asked.items() if name not in CHANGEABLE}  # the collection says it
+        return {"connections": self._connections, "name": self.name, "asked": asked}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Connect again; a collection that has vanished since is an error."""
+        self.__init__(**state, create=False)  # type: ignore[misc]
 
 
 class Recoding(ABC):

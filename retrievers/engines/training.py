@@ -1,8 +1,9 @@
 """Learning the codes of a remote collection from its own rows, and how many candidates are enough.
 
 As embedded collections do: the first time when there is enough to learn from, then when the collection has grown eightfold, as
-long as it is small; later on request, since writers wait while every row is encoded anew. One client trains, after its own
-write; others go on reading, and ask again with the new codes when they meet them.
+long as it is small; later on request, since writers wait while every row is encoded anew. What a search takes is measured again
+with every doubling. One client trains, after its own write; others go on reading, and ask again with the new codes when they
+meet them.
 """
 
 from __future__ import annotations

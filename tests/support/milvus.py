@@ -45,3 +45,14 @@ def dropped(collection: Any) -> None:
     for name in engine._connections.call("list_collections"):
         if name.startswith(engine._names._stem + "__"):
             engine._connections.call("drop_collection", name)
+
+
+def client_of(collection: Any) -> Any:
+    """Give the client of pymilvus that a collection asks."""
+    return collection._engine._connections._connected()
+
+
+def rows_there(collection: Any) -> list[str]:
+    """Name the collections of Milvus that hold rows of a collection, of this training and of others."""
+    engine = collection._engine
+    return [name for name in engine._connections.call("list_collections") if engine._names.is_rows(name)]

@@ -17,7 +17,7 @@ from rarebit.arrays import Codes
 from rarebit.errors import CollectionNotFoundError, EngineError, EngineLimitError, SettingsError
 from rarebit.retrievers.collection.filters import Filter, Ids
 from rarebit.retrievers.collection.records import Row
-from rarebit.retrievers.collection.settings import CHANGEABLE, EmbeddingFingerprint, Settings, reconciled
+from rarebit.retrievers.collection.settings import EmbeddingFingerprint, Settings, reconciled
 from rarebit.retrievers.engines.engine import (
     OWN,
     UNTRAINED,
@@ -357,15 +357,6 @@ class MilvusEngine(RemoteEngine):
     def close(self) -> None:
         """As :class:`RemoteEngine` says."""
         self._connections.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle without credentials."""
-        asked = {name: value for name, value in self._asked.items() if name not in CHANGEABLE}  # the collection says it
-        return {"connections": self._connections, "name": self.name, "asked": asked}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Connect again; a collection that has vanished since is an error."""
-        self.__init__(**state, create=False)  # type: ignore[misc]
 
     def _rows(self, step: Step) -> Rows:
         return Rows(self._connections, step.rows)

@@ -18,7 +18,7 @@ from rarebit.arrays import Codes
 from rarebit.errors import InputError
 from rarebit.retrievers.collection.filters import Filter, Ids
 from rarebit.retrievers.collection.records import Row
-from rarebit.retrievers.collection.settings import CHANGEABLE, EmbeddingFingerprint
+from rarebit.retrievers.collection.settings import EmbeddingFingerprint
 from rarebit.retrievers.engines.engine import (
     Candidate,
     Kept,
@@ -342,15 +342,6 @@ class PostgresEngine(RemoteEngine):
     def close(self) -> None:
         """As :class:`RemoteEngine` says."""
         self._connections.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle without credentials."""
-        asked = {name: value for name, value in self._asked.items() if name not in CHANGEABLE}  # the collection says it
-        return {"connections": self._connections, "name": self.name, "asked": asked}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Connect again; a collection that has vanished since is an error."""
-        self.__init__(**state, create=False)  # type: ignore[misc]
 
     def _selected(
         self, what: str, tenant: str | None, tree: Filter | None, end: str = "", *, source: str = "", **given: Any

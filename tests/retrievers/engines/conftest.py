@@ -26,3 +26,14 @@ def milvus_collection(milvus: str) -> Iterator[Any]:
 
     with connected(milvus) as given:
         yield given
+
+
+@pytest.fixture
+def trainable(milvus: str) -> Iterator[Any]:
+    """Give 450 rows in Milvus that the next training learns from."""
+    from support.milvus import connected
+    from support.servers import IDS, VECTORS
+
+    with connected(milvus, training_minimum=400) as collection:
+        collection.add(VECTORS[:450], ids=IDS[:450])
+        yield collection

@@ -12,7 +12,7 @@ pytest.importorskip("pymilvus", reason="Milvus needs the extra milvus")
 pytest.importorskip("milvus_lite", reason="Milvus in a file comes from a package")
 
 from pymilvus import MilvusException
-from support.milvus import connected
+from support.milvus import client_of, connected
 from support.servers import IDS, METADATAS, ROWS, TEXTS, VECTORS
 
 from rarebit import And, Collection, Compare, Ids
@@ -30,10 +30,6 @@ def many(milvus: str) -> Iterator[Any]:
     with connected(milvus) as given:
         given.add(VECTORS, texts=TEXTS, metadatas=METADATAS, ids=IDS)
         yield given
-
-
-def client_of(collection: Any) -> Any:
-    return collection._engine._connections._connected()
 
 
 def around(

@@ -15,7 +15,7 @@ pytest.importorskip("pymilvus", reason="Milvus needs the extra milvus")
 pytest.importorskip("milvus_lite", reason="Milvus in a file comes from a package")
 
 from pymilvus import MilvusException
-from support.milvus import connected
+from support.milvus import connected, rows_there
 from support.servers import IDS, VECTORS
 
 from rarebit import Collection
@@ -25,19 +25,6 @@ from rarebit.retrievers.engines.milvus import retraining
 from rarebit.retrievers.engines.milvus import steps as steps_
 from rarebit.retrievers.engines.milvus.retraining import Copy
 from rarebit.retrievers.engines.milvus.rows import Rows
-
-
-@pytest.fixture
-def trainable(milvus: str) -> Iterator[Any]:
-    """Give 450 rows that the next training learns from."""
-    with connected(milvus, training_minimum=400) as collection:
-        collection.add(VECTORS[:450], ids=IDS[:450])
-        yield collection
-
-
-def rows_there(collection: Any) -> list[str]:
-    engine = collection._engine
-    return [name for name in engine._connections.call("list_collections") if engine._names.is_rows(name)]
 
 
 def lose_last_answer(monkeypatch: pytest.MonkeyPatch, collection: Any, error: BaseException, lost: str) -> None:
