@@ -15,6 +15,9 @@ TEXTS = [f"passage number {row}" for row in range(ROWS)]
 METADATAS: list[dict[str, Any]] = [{"row": row, "half": row % 2} for row in range(ROWS)]
 IDS = [str(row) for row in range(ROWS)]
 
+FOUND = 0.95
+"""Share of the ten best that is found in any case: candidates are measured on samples drawn by chance, and graphs have layers
+drawn by chance. In 25 trainings it was .985 on average, and .975 to .995."""
 
 QUERIES = normalized(VECTORS[:40] + 0.3 * np.random.default_rng(1).standard_normal((40, DIM)).astype(np.float32))
 

@@ -11,7 +11,7 @@ pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres")
 
 from psycopg import sql
 from support.postgres import admin, connected, schema_of
-from support.servers import IDS, METADATAS, QUERIES, ROWS, TEXTS, VECTORS, recall
+from support.servers import FOUND, IDS, METADATAS, QUERIES, ROWS, TEXTS, VECTORS, recall
 
 from rarebit import Collection, Compare
 from rarebit.errors import InputError
@@ -39,10 +39,10 @@ class TestIndex:
                     )
                 )
             assert "rows_plane" in plan
-            assert recall(collection, np.arange(ROWS)) >= 0.98
+            assert recall(collection, np.arange(ROWS)) >= FOUND
             for least in (0, ROWS // 2, ROWS - 400, ROWS - 200, ROWS - 3):
                 matching = np.arange(least, ROWS)
-                assert recall(collection, matching, filter=Compare("row", "gte", least)) >= 0.98
+                assert recall(collection, matching, filter=Compare("row", "gte", least)) >= FOUND
                 assert len(collection.search(QUERIES[0], 500, filter=Compare("row", "gte", least))) == min(500, len(matching))
 
     def test_how_wide_the_index_is_searched_is_measured(self, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ class TestIndex:
             collection.search(QUERIES[0], 10)
             with engine._connections._connection() as connection:
                 assert connection.execute("SHOW hnsw.ef_search").fetchone() == (str(wide),)
-            assert recall(collection, np.arange(ROWS)) >= 0.98
+            assert recall(collection, np.arange(ROWS)) >= FOUND
 
     def test_what_was_measured_for_other_bits_is_not_kept(self, postgres: str) -> None:
         with connected(postgres, training_minimum=500) as collection:
