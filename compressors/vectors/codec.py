@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-from rarebit.arrays import Codes, Prepared, Queries, Vectors, VectorsLike, as_vectors
+from rarebit.arrays import Codes, Prepared, Queries, Scores, Vectors, VectorsLike, as_vectors
 from rarebit.compressors.vectors.scanning import Division, Scanner
 from rarebit.errors import CodecError, InputError, NotFittedError
 
@@ -182,3 +182,10 @@ class SearchableCodec(Codec):
     def prepare_queries(self, queries: Queries) -> Prepared:
         """Turn (q, dim) queries into what the scanner takes; the identity unless the codec transforms them."""
         return queries
+
+    def scores(self, prepared: Prepared, codes: Codes) -> Scores:
+        """Score (n, code_size) codes, of which there are few, for one query as :meth:`prepare_queries` returns it: (n,)."""
+        scores: Scores = np.empty(len(codes), np.float32)
+        found, places = self.scanner(codes).search(prepared, len(codes))
+        scores[places[0]] = found[0]
+        return scores

@@ -131,8 +131,7 @@ class FastScan(Scanner):
 
     def scores(self, tables: Vector, places: RowIds) -> Scores:
         """Give the exact estimates of some places for one query's tables."""
-        entries = np.add(self.values(places), self._lists.layout.first_entries, dtype=np.intp)
-        sums = tables.take(entries).sum(axis=1)
+        sums = summed(tables, self.values(places))
         if self._factors is not None:
             sums *= self._factors[places]
         estimates: Scores = sums + tables[-1]
@@ -345,6 +344,13 @@ def unpack_nibbles(codes: Codes, parts: int) -> Values:
     values = np.stack([codes & np.uint8(NIBBLES - 1), codes >> np.uint8(4)], axis=2)
     unpacked: Values = values.reshape(len(codes), 2 * codes.shape[1])[:, :parts]
     return unpacked
+
+
+def summed(tables: Vector, values: Values) -> Scores:
+    """Add up the entries that (n, m) four-bit values stand for in one query's tables: (n,)."""
+    entries = np.add(values, _layout(values.shape[1]).first_entries, dtype=np.intp)
+    sums: Scores = tables.take(entries).sum(axis=1)
+    return sums
 
 
 def _spread(factors: Factors | PackedFactors, count: int) -> float:

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Int, Int32, UInt8
 
-from rarebit.arrays import Codes, Prepared, Queries, Vector, Vectors
+from rarebit.arrays import Codes, Prepared, Queries, Scores, Vector, Vectors
 from rarebit.compressors.vectors.codec import Arrays, SearchableCodec
 from rarebit.compressors.vectors.factors import FactorGrid, Factors, PackedFactors, factor_bytes, least_squares
-from rarebit.compressors.vectors.fast_scan import NIBBLES, FastScan, pack_nibbles, unpack_nibbles
+from rarebit.compressors.vectors.fast_scan import NIBBLES, FastScan, pack_nibbles, summed, unpack_nibbles
 from rarebit.compressors.vectors.scanning import Division, Scanner
 from rarebit.compressors.vectors.spectrum import Axes, Spectrum
 from rarebit.errors import CodecError, InputError
@@ -132,6 +132,13 @@ class GroupedCode(SearchableCodec):
         """Lay the parts out for fast scan, and the factors beside them."""
         factors, values = self._split(codes)
         return FastScan(values, self._parts, PackedFactors(self._grid, factors), division)
+
+    def scores(self, prepared: Prepared, codes: Codes) -> Scores:
+        """As :meth:`SearchableCodec.scores` says, without packing them into blocks."""
+        factors, packed = self._split(codes)
+        sums = summed(prepared[0], unpack_nibbles(packed, self._parts))
+        scores: Scores = sums * self._grid.decode(factors) + prepared[0, -1]
+        return scores
 
     @abstractmethod
     def _grouping(self, spectrum: Spectrum, parts: int) -> tuple[npt.NDArray[np.intp], Groups]:

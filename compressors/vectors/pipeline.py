@@ -10,7 +10,7 @@ import numpy.typing as npt
 import safetensors.numpy
 from jaxtyping import Float32
 
-from rarebit.arrays import Codes, Queries, Vectors
+from rarebit.arrays import Codes, Queries, Scores, Vectors
 from rarebit.compressors.vectors import registered
 from rarebit.compressors.vectors.codec import Arrays, Codec, SearchableCodec
 from rarebit.compressors.vectors.scanning import Division, Scanner
@@ -85,6 +85,10 @@ class Pipeline(SearchableCodec):
     def scanner(self, codes: Codes, division: Division | None = None) -> Scanner:
         """Lay the codes out as the codec at the end does."""
         return self._codec.scanner(codes, division)
+
+    def scores(self, prepared: Prepared, codes: Codes) -> Scores:
+        """Score as the codec at the end does."""
+        return self._codec.scores(prepared, codes)
 
     def __repr__(self) -> str:
         """Name the stages."""

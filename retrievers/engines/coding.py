@@ -68,11 +68,7 @@ class Coding:
             scores: Scores = self.vectors(stored) @ query
             return scores
         codes, fine = self._codes(stored), self._fine(stored)
-        scanner, prepared = self.codec.scanner(codes), self.codec.prepare_queries(query[np.newaxis])
-        found, places = scanner.search(prepared, len(codes))
-        scores = self.tier.part(fine) @ query
-        scores[places[0]] += found[0]
-        return scores
+        return self.codec.scores(self.codec.prepare_queries(query[np.newaxis]), codes) + self.tier.part(fine) @ query
 
     def _codes(self, stored: Sequence[StoredCode | Candidate]) -> Codes:
         codes: Codes = self._stacked([each.code for each in stored], self.codec.code_size)

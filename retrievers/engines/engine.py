@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from rarebit.arrays import Codes
 from rarebit.compressors.vectors import SearchableCodec
@@ -34,7 +34,6 @@ class Kept:
         candidates: how many are asked for, at ``tuned_rows`` rows.
         tuned_rows: how many rows there were when that number was measured.
         indexed: whether there is an index over the bits.
-        breadth: how many times more rows than candidates that index has to look at.
     """
 
     settings: Settings
@@ -44,7 +43,6 @@ class Kept:
     candidates: int = 0
     tuned_rows: int = 0
     indexed: bool = False
-    breadth: float = 1.0
 
 
 class NewRow(NamedTuple):
@@ -67,12 +65,19 @@ class StoredCode(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A row that may be among the nearest, with the codes to score it by; most are not, so the row itself is read later."""
+    """A row that may be among the nearest, with the codes to score it by.
+
+    Most are not, so their texts are read later: ``found`` is what an engine needs for that.
+    """
 
     row_id: int
     code: bytes
     fine: bytes | None
-    read: Callable[[], Row]
+    found: Any = None
+
+
+Choose: TypeAlias = Callable[[list[list[Candidate]]], list[list[Candidate]]]
+"""Chooses, for each query, the rows to read among its candidates, the best first. May be called again."""
 
 
 class StaleCodesError(Exception):
@@ -158,12 +163,17 @@ class RemoteEngine(ABC):
         """Take over settings, codec and bits from elsewhere, while there are no rows."""
 
     @abstractmethod
-    def candidates(self, tenant: str, generation: int, planes: Codes, count: int, tree: Filter | None) -> list[list[Candidate]]:
-        """Give, for each of (q, bits / 8) queries, the ``count`` rows with the fewest other bits, or all that match."""
+    def nearest(
+        self, tenant: str, generation: int, planes: Codes, count: int, tree: Filter | None, *, choose: Choose
+    ) -> list[list[Row]]:
+        """Give the chosen rows of each of (q, bits / 8) queries.
+
+        They are chosen among the ``count`` rows with the fewest other bits, or all that match; rows are as they were then.
+        """
 
     @abstractmethod
-    def everything(self, tenant: str, generation: int, tree: Filter | None) -> list[Candidate]:
-        """Give all rows that match, in the order of insertion: before there are bits, they are few."""
+    def among_all(self, tenant: str, generation: int, queries: int, tree: Filter | None, *, choose: Choose) -> list[list[Row]]:
+        """Give the chosen rows of so many queries among all that match: before there are bits, they are few."""
 
     @abstractmethod
     def best_by_words(self, tenant: str, text: str, k: int, tree: Filter | None) -> list[tuple[int, Row, float]]:

@@ -172,37 +172,56 @@ class RemoteSearches(RemoteRows, RemoteHandle):
             if coding.kept.codec is None or not k:
                 return [[] for _ in queries]
             if coding.kept.plane is None:
-                every = self._engine.everything(self._tenant, coding.kept.generation, tree)
-                return [self._scored(coding, query, k, every, with_vectors=with_vectors) for query in queries]
+                choice = Choice(coding, queries, k)
+                rows = self._engine.among_all(self._tenant, coding.kept.generation, len(queries), tree, choose=choice)
+                return choice.found(rows, with_vectors=with_vectors)
             count = max(k, candidates or candidates_for(coding.kept, k, self._engine.size))
             scored: list[list[Found]] = []
             for start in range(0, len(queries), AT_ONCE):
-                part = queries[start : start + AT_ONCE]
-                planes = coding.kept.plane.encode(part)
-                found = self._engine.candidates(self._tenant, coding.kept.generation, planes, count, tree)
-                scored += [
-                    self._scored(coding, query, k, own, with_vectors=with_vectors)
-                    for query, own in zip(part, found, strict=True)
-                ]
+                choice = Choice(coding, queries[start : start + AT_ONCE], k)
+                planes = coding.kept.plane.encode(choice.queries)
+                rows = self._engine.nearest(self._tenant, coding.kept.generation, planes, count, tree, choose=choice)
+                scored += choice.found(rows, with_vectors=with_vectors)
             return scored
 
         return self._with_codes(ask)
 
-    def _scored(self, coding: Coding, query: Vector, k: int, found: Sequence[Candidate], *, with_vectors: bool) -> list[Found]:
+
+class Choice:
+    """Chooses the k rows of the highest scores for each of (q, dim) queries, and remembers the scores."""
+
+    def __init__(self, coding: Coding, queries: Queries, k: int) -> None:
+        """Nothing is chosen yet."""
+        self._coding, self.queries, self._k = coding, queries, k
+        self._chosen: list[list[tuple[Candidate, float]]] = []
+
+    def __call__(self, found: list[list[Candidate]]) -> list[list[Candidate]]:
+        """As :data:`Choose` says."""
+        self._chosen = [self._best(query, own) for query, own in zip(self.queries, found, strict=True)]
+        return [[candidate for candidate, _ in own] for own in self._chosen]
+
+    def _best(self, query: Vector, found: Sequence[Candidate]) -> list[tuple[Candidate, float]]:
         if not found:
             return []
         ordered = sorted(found, key=lambda each: each.row_id)  # of equal rows the first one that was added comes first
-        scores = coding.scores(query, ordered)
-        places = nearest(scores, k)
-        best = [ordered[place] for place in places]
-        vectors = coding.vectors(best) if with_vectors else [None] * len(best)
-        return [
-            (each.row_id, each.read(), self._in_range(float(scores[place])), vector)
-            for place, each, vector in zip(places, best, vectors, strict=True)
-        ]
+        scores = self._coding.scores(query, ordered)
+        return [(ordered[place], self._in_range(float(scores[place]))) for place in nearest(scores, self._k)]
 
     def _in_range(self, score: float) -> float:
-        return min(1.0, max(-1.0, score)) if self._engine.kept().settings.metric == "cosine" else score
+        return min(1.0, max(-1.0, score)) if self._coding.kept.settings.metric == "cosine" else score
+
+    def found(self, rows: list[list[Row]], *, with_vectors: bool) -> list[list[Found]]:
+        """Put the rows that were chosen beside their scores, and their vectors."""
+        return [self._beside(own, chosen, with_vectors=with_vectors) for own, chosen in zip(rows, self._chosen, strict=True)]
+
+    def _beside(self, rows: list[Row], chosen: list[tuple[Candidate, float]], *, with_vectors: bool) -> list[Found]:
+        vectors: Sequence[Vector | None] = [None] * len(rows)
+        if with_vectors and rows:
+            vectors = list(self._coding.vectors([candidate for candidate, _ in chosen]))
+        return [
+            (candidate.row_id, row, score, vector)
+            for (candidate, score), row, vector in zip(chosen, rows, vectors, strict=True)
+        ]
 
 
 def _hit(found: Found, *, include_vectors: bool) -> Hit:

@@ -10,7 +10,6 @@ import random
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
 from rarebit.arrays import Codes
@@ -22,6 +21,7 @@ from rarebit.retrievers.engines.engine import (
     OWN,
     UNTRAINED,
     Candidate,
+    Choose,
     Kept,
     NewRow,
     Recoding,
@@ -280,11 +280,14 @@ class MilvusEngine(RemoteEngine):
 
         return self._ask(draw, generation)
 
-    def everything(self, tenant: str, generation: int, tree: Filter | None) -> list[Candidate]:
+    def among_all(self, tenant: str, generation: int, queries: int, tree: Filter | None, *, choose: Choose) -> list[list[Row]]:
         """As :class:`RemoteEngine` says."""
-        return [_candidate(row) for row in self._ask(lambda rows: matching.matching(rows, tenant, tree, WHOLE), generation)]
+        every = self._ask(lambda rows: matching.matching(rows, tenant, tree, WHOLE), generation)
+        return _chosen([[_candidate(row) for row in every]] * queries, choose)
 
-    def candidates(self, tenant: str, generation: int, planes: Codes, count: int, tree: Filter | None) -> list[list[Candidate]]:
+    def nearest(
+        self, tenant: str, generation: int, planes: Codes, count: int, tree: Filter | None, *, choose: Choose
+    ) -> list[list[Row]]:
         """As :class:`RemoteEngine` says; to a server all queries go out together."""
         condition = Condition(tenant, tree)
         # Milvus Lite takes far longer for many queries at once than for one after the other.
@@ -295,7 +298,7 @@ class MilvusEngine(RemoteEngine):
                 [_candidate(row) for row in own] for part in parts for own in matching.nearest(rows, condition, part, count)
             ]
 
-        return self._ask(search, generation)
+        return _chosen(self._ask(search, generation), choose)
 
     def best_by_words(self, tenant: str, text: str, k: int, tree: Filter | None) -> list[tuple[int, Row, float]]:
         """As :class:`RemoteEngine` says: raises."""
@@ -382,4 +385,8 @@ class MilvusEngine(RemoteEngine):
 
 
 def _candidate(row: dict[str, Any]) -> Candidate:
-    return Candidate(*code_of(row), partial(row_of, row))
+    return Candidate(*code_of(row), row)
+
+
+def _chosen(found: list[list[Candidate]], choose: Choose) -> list[list[Row]]:
+    return [[row_of(candidate.found) for candidate in own] for own in choose(found)]

@@ -6,12 +6,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, Final
-from weakref import WeakKeyDictionary
 
-import numpy as np
 from psycopg import sql
 
 from rarebit.arrays import Codes
@@ -20,7 +17,7 @@ from rarebit.retrievers.collection.filters import Filter, Ids
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint
 from rarebit.retrievers.engines.engine import (
-    Candidate,
+    Choose,
     Kept,
     NewRow,
     Recoding,
@@ -34,15 +31,13 @@ from rarebit.retrievers.engines.postgres.escaping import ESCAPED, escaped, unesc
 from rarebit.retrievers.engines.postgres.filters import Condition
 from rarebit.retrievers.engines.postgres.kept_table import KeptTable
 from rarebit.retrievers.engines.postgres.runner import Runner
+from rarebit.retrievers.engines.postgres.searching import Asked, Searches, check_generation, row_of
 
 LONGEST_NAME: Final = 40
 """Bytes."""
 
 LONGEST_KEY: Final = 2500
 """Bytes of an id and its tenant's name: more does not fit into PostgreSQL's index."""
-
-FEW: Final = 4096
-"""Rows up to which those that match a filter are compared one by one: the index would pass over too many others."""
 
 BATCH: Final = 4096
 """Rows that are encoded anew at once."""
@@ -79,7 +74,7 @@ class PostgresEngine(RemoteEngine):
         self._connections, self.name, self._asked = connections, name, dict(asked)
         self._runner = Runner(connections, name)
         self._table = KeptTable(self._runner)
-        self._scanned: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
+        self._searches = Searches(self._runner)
         try:
             self._table.agree(asked, create=create, partitions=partitions)
             ((self.size,),) = self._runner.fetched(statements.GUESSED_ROWS, {"name": self._runner.schema})
@@ -115,9 +110,9 @@ class PostgresEngine(RemoteEngine):
         self._table.adopt(kept)
 
     def tune(self, generation: int, candidates: int, rows: int) -> None:
-        """As :class:`RemoteEngine` says, and how wide the index has to look for them."""
+        """As :class:`RemoteEngine` says; more, if the index finds too little by so many."""
         self._table.tune(generation, candidates, rows)
-        self._tune_breadth()
+        self._tune_to_index()
 
     def put(self, tenant: str, generation: int, batches: Callable[[], Iterable[Sequence[NewRow]]]) -> None:
         """As :class:`RemoteEngine` says; the rows are copied in bulk, and put in place by one statement."""
@@ -160,7 +155,7 @@ class PostgresEngine(RemoteEngine):
         """As :class:`RemoteEngine` says."""
         end = " AND row_id > %(after)s ORDER BY row_id" + ("" if limit is None else " LIMIT %(limit)s")
         found = self._selected(statements.ROW, tenant, tree, end, after=after, limit=limit)
-        return [(row_id, _row(*parts)) for row_id, *parts in found]
+        return [(row_id, row_of(*parts)) for row_id, *parts in found]
 
     def numbers(self, tenant: str) -> list[int]:
         """As :class:`RemoteEngine` says."""
@@ -176,7 +171,7 @@ class PostgresEngine(RemoteEngine):
     def codes_of(self, tenant: str, generation: int, ids: Sequence[str]) -> dict[str, StoredCode]:
         """As :class:`RemoteEngine` says."""
         found = self._selected(f"{statements.GENERATION}, id, row_id, code, fine", tenant, Ids(tuple(ids)))
-        self._check(generation, *found[:1])
+        check_generation(generation, *found[:1])
         return {unescaped(key): StoredCode(*parts) for _, key, *parts in found}
 
     def coded(
@@ -199,57 +194,16 @@ class PostgresEngine(RemoteEngine):
         drawn = "" if share >= 1 else " AND random() < %(share)s"
         return self._coded(generation, None, None, f"{drawn} ORDER BY random() LIMIT %(most)s", share=share, most=most)
 
-    def candidates(self, tenant: str, generation: int, planes: Codes, count: int, tree: Filter | None) -> list[list[Candidate]]:
-        """As :class:`RemoteEngine` says; all queries go out together.
-
-        An index that has looked at many rows without finding enough gives up: such a query is asked once more without it.
-        """
-        condition = Condition(tree, self._runner.schema)
-        narrowed = tree is not None or tenant != ""
-        given = {**condition.parameters, "tenant": escaped(tenant), "count": count, "few": FEW}
-        bits = [_bits(plane) for plane in planes]
-        statement = statements.narrow(condition.sql) if narrowed else statements.NEAREST
-
-        def ask(connection: Connection) -> list[list[Any]]:
-            answers = self._pipelined(connection, statement, given, bits, scanned=round(count * self.kept().breadth))
-            short = [place for place, found in enumerate(answers) if len(found) < count and not (found and found[0][0])]
-            if short:
-                again = self._pipelined(connection, statements.exact(condition.sql), given, [bits[place] for place in short])
-                for place, found in zip(short, again, strict=True):
-                    answers[place] = found
-            return answers
-
-        return [self._candidates(generation, answer) for answer in self._runner.call(ask)]
-
-    def everything(self, tenant: str, generation: int, tree: Filter | None) -> list[Candidate]:
+    def nearest(
+        self, tenant: str, generation: int, planes: Codes, count: int, tree: Filter | None, *, choose: Choose
+    ) -> list[list[Row]]:
         """As :class:`RemoteEngine` says."""
-        condition = Condition(tree, self._runner.schema)
-        given = {**condition.parameters, "tenant": escaped(tenant)}
-        return self._candidates(generation, self._runner.fetched(statements.everything(condition.sql, "row_id"), given))
+        asked = Asked(tenant, generation, Condition(tree, self._runner.schema))
+        return self._searches.nearest(asked, planes, count, choose)
 
-    def _pipelined(
-        self, connection: Connection, statement: str, given: dict[str, Any], bits: Sequence[str], *, scanned: int | None = None
-    ) -> list[list[Any]]:
-        """Ask for each of the bits, in one round trip; ``scanned`` rows of the index are looked at, which is remembered."""
-        query = self._runner.formatted(statement, bits=len(bits[0]))
-        wanted = None if scanned is None else max(indexes.FEWEST_SCANNED, min(scanned, indexes.MOST_SCANNED))
-        same = wanted in (None, self._scanned.get(connection))
-        if same and len(bits) == 1:
-            return [connection.execute(query, {**given, "plane": bits[0]}, binary=True).fetchall()]
-        with connection.pipeline():
-            if not same:
-                connection.execute(sql.SQL("SET hnsw.ef_search = {}").format(sql.Literal(wanted)))
-            cursors = [connection.cursor(binary=True) for _ in bits]
-            for cursor, plane in zip(cursors, bits, strict=True):
-                cursor.execute(query, {**given, "plane": plane})
-            answers = [cursor.fetchall() for cursor in cursors]
-        if wanted is not None:
-            self._scanned[connection] = wanted
-        return answers
-
-    def _candidates(self, generation: int, found: Sequence[Any]) -> list[Candidate]:
-        self._check(generation, *(row[1:] for row in found[:1]))
-        return [Candidate(row_id, code, fine, partial(_row, *parts)) for _, _, row_id, code, fine, *parts in found]
+    def among_all(self, tenant: str, generation: int, queries: int, tree: Filter | None, *, choose: Choose) -> list[list[Row]]:
+        """As :class:`RemoteEngine` says."""
+        return self._searches.among_all(Asked(tenant, generation, Condition(tree, self._runner.schema)), queries, choose)
 
     def best_by_words(self, tenant: str, text: str, k: int, tree: Filter | None) -> list[tuple[int, Row, float]]:
         """As :class:`RemoteEngine` says: by ``ts_rank_cd``, of rows that have any of the words."""
@@ -264,7 +218,7 @@ class PostgresEngine(RemoteEngine):
             words=escaped(text.encode("utf-8", "replace").decode()),
             k=k,
         )
-        return [(row_id, _row(*parts), float(score)) for row_id, *parts, score in found]
+        return [(row_id, row_of(*parts), float(score)) for row_id, *parts, score in found]
 
     def retrain(self, before: Kept, after: Kept, recode: Recoding) -> bool:
         """As :class:`RemoteEngine` says; other writers wait meanwhile, readers do not."""
@@ -301,17 +255,17 @@ class PostgresEngine(RemoteEngine):
                 lambda connection: indexes.build(self._runner, self._table, connection, kept), alone=True
             )
         self._table.read()
-        self._tune_breadth()
+        self._tune_to_index()
 
     def index_field(self, field: str) -> None:
         """As :class:`RemoteEngine` says; writers wait meanwhile."""
         self._runner.in_transaction(lambda connection: indexes.build_over_field(self._runner, connection, field), alone=True)
 
-    def _tune_breadth(self) -> None:
+    def _tune_to_index(self) -> None:
         kept = self.kept()
         if kept.indexed and kept.candidates:
-            self._runner.call(lambda connection: indexes.tune_breadth(self._runner, connection, kept))
-            self._table.read()
+            candidates = self._runner.call(lambda connection: indexes.enough(self._runner, connection, kept))
+            self._table.tune(kept.generation, candidates, kept.tuned_rows)
 
     def grant(self, role: str, tenant: str) -> None:
         """As :class:`RemoteEngine` says; the role must exist."""
@@ -354,17 +308,8 @@ class PostgresEngine(RemoteEngine):
 
     def _coded(self, generation: int, tenant: str | None, tree: Filter | None, end: str, **given: Any) -> list[StoredCode]:
         found = self._selected(f"{statements.GENERATION}, row_id, code, fine", tenant, tree, end, **given)
-        self._check(generation, *found[:1])
+        check_generation(generation, *found[:1])
         return [StoredCode(*parts) for _, *parts in found]
-
-    @staticmethod
-    def _check(generation: int, *first: Any) -> None:
-        if first and first[0] is not None and first[0][0] != generation:
-            raise StaleCodesError
-
-
-def _row(key: str, text: str, metadata: str) -> Row:
-    return Row(unescaped(key), unescaped(text), unescaped(json.loads(metadata)))
 
 
 def _metadata(given: str, codes: Sequence[bytes | None]) -> tuple[Any, ...]:
@@ -384,7 +329,3 @@ def _check_key(key: str, tenant: str, room: int) -> None:
             f"got an id of {len(key.encode()):,} bytes ({key[:40]!r}...), wanted {room:,} at most"
             + (f" beside the tenant {tenant[:40]!r}" if tenant else "")
         )
-
-
-def _bits(plane: Any) -> str:
-    return "".join(map(str, np.unpackbits(plane).tolist()))

@@ -38,6 +38,11 @@ class Condition:
         self._schema = schema
         self.sql = _ALWAYS if tree is None else self._of(tree)
 
+    @property
+    def is_any(self) -> bool:
+        """Whether every row matches."""
+        return self.sql == _ALWAYS
+
     def _given(self, value: Any) -> str:
         name = f"f{len(self.parameters)}"
         self.parameters[name] = value

@@ -1,4 +1,4 @@
-"""Indexes over the bits and over fields, and how wide the first has to look to find the rows with the fewest other bits."""
+"""Indexes over the bits and over fields, and how far the first has to look to find the rows with the fewest other bits."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rarebit.retrievers.engines.postgres.runner import Runner
 FROM: Final = 10_000
 """Rows from which an index over the bits is built; fewer are compared one by one about as fast."""
 
-MOST_SCANNED: Final = 1000
-"""The longest list that an HNSW index of pgvector keeps of what it has found."""
-
 FEWEST_SCANNED: Final = 40
-"""The list that it keeps unless it is told otherwise."""
+MOST_SCANNED: Final = 1000
+"""The list that an HNSW index of pgvector keeps of what it has found: as long as it is usually, and the longest."""
 
-TRIED: Final = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
-ASKED: Final = 100
+TRIED: Final = tuple(1 + quarters / 4 for quarters in range(9))
+"""Times as many candidates as would hold the nearest if nothing were missed."""
+
+ASKED: Final = 200
 """Rows that are asked for, with and without the index; fewer, so that ``MOST_READ`` rows are read at most."""
 
 FEWEST_ASKED: Final = 10
@@ -34,9 +34,10 @@ FEWEST_ASKED: Final = 10
 MOST_READ: Final = 50_000_000
 
 NEAREST: Final = 100
-SHARE: Final = 0.98
+SHARE: Final = 0.975
 """Of so many rows with the fewest other bits, what share the index has to find. It then finds more of those that matter: a row
-among the ten nearest has fewer other bits than most of these."""
+among the ten nearest has fewer other bits than most of these. Of 200,000 novels' passages, .983 of the ten nearest are found
+with .975 of these, and .986 with .98."""
 
 
 def build(runner: Runner, table: KeptTable, connection: Connection, kept: Kept) -> None:
@@ -54,13 +55,16 @@ def build_over_field(runner: Runner, connection: Connection, field: str) -> None
     connection.execute(filled)
 
 
-def tune_breadth(runner: Runner, connection: Connection, kept: Kept) -> None:
-    """Measure how many times more rows than candidates the index has to look at, and remember it."""
+def enough(runner: Runner, connection: Connection, kept: Kept) -> int:
+    """Measure how many candidates the index has to be asked for, to find the nearest among them.
+
+    It is searched as wide as it is asked for candidates: that they are found costs more than that they are scored.
+    """
     assert kept.plane is not None  # noqa: S101 -- the index is over its bits
     bits = kept.plane.bits
     asked = min(ASKED, MOST_READ // max(1, kept.tuned_rows))
     if asked < FEWEST_ASKED:
-        return
+        return kept.candidates
     given = {"count": NEAREST, "some": asked, "share": min(1.0, 2 * asked / max(1, kept.tuned_rows))}
     planes = [plane for (plane,) in connection.execute(runner.formatted(statements.SOME_PLANES, bits=bits), given)]
     farthest = runner.formatted(statements.FARTHEST, bits=bits)
@@ -75,9 +79,9 @@ def tune_breadth(runner: Runner, connection: Connection, kept: Kept) -> None:
         exact = distances()
         connection.execute("SET LOCAL enable_indexscan = on")
         connection.execute("SET LOCAL enable_seqscan = off")
-        breadth = TRIED[-1]
-        for breadth in TRIED:
-            scanned = min(MOST_SCANNED, round(breadth * kept.candidates))
+        scanned = kept.candidates
+        for times in TRIED:
+            scanned = min(MOST_SCANNED, round(times * kept.candidates))
             connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(scanned)))
             found = [
                 np.count_nonzero(np.array(near) <= best[-1]) / len(best)
@@ -86,4 +90,4 @@ def tune_breadth(runner: Runner, connection: Connection, kept: Kept) -> None:
             ]
             if not found or np.mean(found) >= SHARE or scanned == MOST_SCANNED:
                 break
-    runner.run(connection, statements.BREADTH, {"breadth": breadth, "generation": kept.generation})
+    return scanned

@@ -154,7 +154,7 @@ class KeptTable:
         def read(connection: Connection) -> tuple[Any, ...]:
             return *self._runner.run(connection, statements.KEPT).fetchone(), self.is_indexed(connection)
 
-        stored, generation, codec, learned, plane, candidates, tuned_rows, breadth, indexed = self._runner.call(read)
+        stored, generation, codec, learned, plane, candidates, tuned_rows, indexed = self._runner.call(read)
         settings = _settings(stored)
         if settings.dim is None:
             self._seen = Kept(settings)
@@ -165,7 +165,7 @@ class KeptTable:
             if not isinstance(restored, SearchableCodec):
                 raise DamagedFileError(f"the codec {codec['name']!r} of {self._runner.where} cannot be searched")
             bits = BitPlane.restore(plane)
-            self._seen = Kept(settings, generation, restored, bits, candidates, tuned_rows, indexed, breadth)
+            self._seen = Kept(settings, generation, restored, bits, candidates, tuned_rows, indexed)
         return self._seen
 
     def _settings(self, connection: Connection) -> Settings:

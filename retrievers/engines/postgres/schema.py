@@ -29,8 +29,7 @@ CREATE TABLE {schema}.collection (
     learned bytea,
     plane bytea,
     candidates integer NOT NULL DEFAULT 0,
-    tuned_rows bigint NOT NULL DEFAULT 0,
-    breadth real NOT NULL DEFAULT 1
+    tuned_rows bigint NOT NULL DEFAULT 0
 );
 
 CREATE TABLE {schema}.rows (

@@ -22,8 +22,11 @@ WRITTEN: Final = ("\\u0000", "\\u0001")
 ROW: Final = "row_id, id, text, coalesce(written, metadata::text)"
 GENERATION: Final = "(SELECT generation FROM {schema}.collection) AS generation"
 DISTANCE: Final = "(plane::bit({bits})) OPERATOR({extension}.<~>) %(plane)s::text::bit({bits})"
-CANDIDATE: Final = f"{GENERATION}, row_id, code, fine, id, text, coalesce(written, metadata::text)"
-"""Behind a column that says whether all that match were compared."""
+CANDIDATE: Final = f"{GENERATION}, row_id, code, fine"
+"""Behind a column that says whether all that match were compared. Texts are not asked for: most candidates are not chosen, and
+long texts lie elsewhere."""
+
+CHOSEN: Final = f"SELECT {ROW} FROM {{schema}}.rows WHERE tenant = %(tenant)s AND row_id = ANY(%(row_ids)s::bigint[])"
 
 NEAREST: Final = f"SELECT FALSE, {CANDIDATE} FROM {{schema}}.rows WHERE tenant = %(tenant)s ORDER BY {DISTANCE} LIMIT %(count)s"
 
@@ -81,7 +84,7 @@ RECODE: Final = """
 """
 TAKE_OVER: Final = """
     UPDATE {schema}.collection SET settings = %(settings)s, generation = 1 + floor(random() * 2147483000)::integer,
-        codec = %(codec)s, learned = %(learned)s, plane = %(plane)s, candidates = 0, tuned_rows = 0, breadth = 1
+        codec = %(codec)s, learned = %(learned)s, plane = %(plane)s, candidates = 0, tuned_rows = 0
 """
 GRANTS: Final = (
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
@@ -95,7 +98,7 @@ MEMBER: Final = """
 REINDEX: Final = "REINDEX INDEX CONCURRENTLY {schema}.rows_plane"
 FORGET: Final = """
     UPDATE {schema}.collection SET settings = %(new)s, generation = 0, codec = NULL, learned = NULL, plane = NULL,
-        candidates = 0, tuned_rows = 0, breadth = 1
+        candidates = 0, tuned_rows = 0
 """
 MAY_TRAIN: Final = """
     SELECT pg_has_role(current_user, relowner, 'USAGE') AND NOT row_security_active(%(rows)s::text)
@@ -118,12 +121,11 @@ FIELD_INDEX: Final = """
 """
 """Over numbers alone: an entry of a B-tree has no room for long values."""
 AT_LEAST: Final = "SELECT 1 FROM {schema}.rows OFFSET %(least)s - 1 LIMIT 1"
-KEPT: Final = "SELECT settings, generation, codec, learned, plane, candidates, tuned_rows, breadth FROM {schema}.collection"
+KEPT: Final = "SELECT settings, generation, codec, learned, plane, candidates, tuned_rows FROM {schema}.collection"
 SETTINGS: Final = "UPDATE {schema}.collection SET settings = %(new)s"
 TUNE: Final = (
     "UPDATE {schema}.collection SET candidates = %(candidates)s, tuned_rows = %(rows)s WHERE generation = %(generation)s"
 )
-BREADTH: Final = "UPDATE {schema}.collection SET breadth = %(breadth)s WHERE generation = %(generation)s"
 SOME_PLANES: Final = (
     "SELECT plane::bit({bits})::text FROM {schema}.rows WHERE random() < %(share)s ORDER BY random() LIMIT %(some)s"
 )

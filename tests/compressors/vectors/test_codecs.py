@@ -102,6 +102,16 @@ def test_int8_keeps_the_norm_and_zero() -> None:
     assert np.allclose(fitted.decode(fitted.encode(vectors)), vectors, rtol=0.01)
 
 
+@pytest.mark.parametrize("count", [1, 130])
+def test_few_codes_are_scored_as_a_scanner_scores_them(searchable: SearchableCodec, vectors: np.ndarray, count: int) -> None:
+    codes, prepared = searchable.encode(vectors[:count]), searchable.prepare_queries(vectors[-1:])
+    scores = searchable.scores(prepared, codes)
+    found, places = searchable.scanner(codes).search(prepared, count)
+    assert (scores.shape, scores.dtype) == ((count,), np.float32)
+    assert np.array_equal(np.sort(places[0]), np.arange(count))
+    assert np.allclose(scores[places[0]], found[0], atol=1e-6)
+
+
 def test_scores_are_inner_products_with_the_decoded_vectors(searchable: SearchableCodec, vectors: np.ndarray) -> None:
     queries = unit_vectors(20, seed=1)
     codes = searchable.encode(vectors)

@@ -26,11 +26,12 @@ from rarebit.retrievers.engines.moving import move
 from rarebit.retrievers.engines.postgres.connections import SETTINGS as SCAN
 from rarebit.retrievers.engines.postgres.connections import Connections
 from rarebit.retrievers.engines.postgres.filters import Condition
+from rarebit.retrievers.engines.searching import Choice
 
 
 def test_rows_far_from_the_query_among_many_others(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rarebit.retrievers.engines.postgres.indexes.FROM", 1000)
-    monkeypatch.setattr("rarebit.retrievers.engines.postgres.engine.FEW", 50)
+    monkeypatch.setattr("rarebit.retrievers.engines.postgres.searching.FEW", 50)
     monkeypatch.setitem(SCAN, "hnsw.max_scan_tuples", "200")
     near = normalized(np.abs(np.random.default_rng(2).standard_normal((3000, DIM))).astype(np.float32))
     with connected(postgres, training_minimum=1000) as collection:
@@ -46,6 +47,35 @@ def test_rows_far_from_the_query_among_many_others(postgres: str, monkeypatch: p
             assert [len(found) for found in collection.search_many(near[:3], k)] == [k] * 3
         best = np.argsort(-(-near[:300] @ near[0]), kind="stable")[0]
         assert collection.search(near[0], 1)[0].id == f"own {best}"
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_rows_that_are_replaced_while_they_are_searched(
+    postgres: str, monkeypatch: pytest.MonkeyPatch, *, trained: bool
+) -> None:
+    with connected(postgres, training_minimum=100 if trained else 10_000) as collection:
+        collection.add(VECTORS[:200], texts=["0"] * 200, ids=IDS[:200])
+        before = [collection.search(query, 5) for query in VECTORS[:3]]
+        asked: list[int] = []
+
+        def chosen_late(self: Any, found: Any, *, choose: Any = Choice.__call__) -> Any:
+            asked.append(1)
+            best = choose(self, found)
+            with Collection.connect(postgres, collection._engine.name) as other:
+                if len(asked) == 1:
+                    other.delete([before[0][1].id])
+                other.add(VECTORS[:3], texts=[str(len(asked))] * 3, ids=IDS[:3])
+            return best
+
+        monkeypatch.setattr(Choice, "__call__", chosen_late)
+        after = collection.search_many(VECTORS[:3], 5)
+        assert len(asked) == 2
+        gone = before[0][1].id
+        assert [[hit.id for hit in own if hit.id != gone][:4] for own in before] == [
+            [hit.id for hit in own][:4] for own in after
+        ]
+        assert [own[0].text for own in after] == ["1"] * 3  # as of the second time, before what was written in it
+        assert {hit.text for own in after for hit in own if hit.id not in IDS[:3]} == {"0"}
 
 
 def test_functions_that_somebody_puts_into_public(postgres: str, collection: Any) -> None:

@@ -21,7 +21,7 @@ from rarebit.retrievers.engines.postgres.filters import Condition
 class TestIndex:
     def test_many_rows_are_found_through_an_index(self, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("rarebit.retrievers.engines.postgres.indexes.FROM", 1200)
-        monkeypatch.setattr("rarebit.retrievers.engines.postgres.engine.FEW", 300)
+        monkeypatch.setattr("rarebit.retrievers.engines.postgres.searching.FEW", 300)
         with connected(postgres, training_minimum=1000) as collection:
             for start in range(0, ROWS, 250):
                 part = slice(start, start + 250)
@@ -51,19 +51,17 @@ class TestIndex:
         with connected(postgres, training_minimum=500) as collection:
             collection.add(VECTORS[:600], ids=IDS[:600])
             engine = collection._engine
-            assert (engine.kept().indexed, engine.kept().breadth, engine.kept().tuned_rows) == (True, 1.0, 600)
+            few = engine.kept().candidates
+            assert (engine.kept().indexed, engine.kept().tuned_rows) == (True, 600)
             monkeypatch.setattr("rarebit.retrievers.engines.postgres.indexes.SHARE", 1.1)  # which nothing reaches
             collection.add(VECTORS[600:1100], ids=IDS[600:1100])
             assert engine.kept().tuned_rows == 600
             collection.add(VECTORS[1100:], ids=IDS[1100:])
             assert engine.kept().tuned_rows == ROWS
-            wide = min(1000, round(engine.kept().breadth * engine.kept().candidates))
-            assert wide > engine.kept().candidates
-            with engine._connections._connection() as connection:
-                engine._scanned.pop(connection, None)
+            assert engine.kept().candidates > 2 * few
             collection.search(QUERIES[0], 10)
             with engine._connections._connection() as connection:
-                assert connection.execute("SHOW hnsw.ef_search").fetchone() == (str(wide),)
+                assert connection.execute("SHOW hnsw.ef_search").fetchone() == (str(engine.kept().candidates),)
             assert recall(collection, np.arange(ROWS)) >= FOUND
 
     def test_what_was_measured_for_other_bits_is_not_kept(self, postgres: str) -> None:
