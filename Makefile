@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check format bench bench-bulk bench-codecs bench-engines bench-one-token bench-relevance bench-situated bench-stores bench-tenants wheel clean
+.PHONY: demo test check format bench bench-bulk bench-codecs bench-engines bench-moves bench-one-token bench-relevance bench-situated bench-stores bench-tenants wheel clean
 
 demo: $(VENV)/.runs
 	$(BIN)/rarebit demo $(ARGS)
@@ -47,6 +47,10 @@ bench-codecs: $(VENV)/.runs
 bench-engines: $(VENV)/.develops
 	$(PIP) --group bench
 	$(BIN)/python -m rarebit.cookbook.benchmarks.engines --data $(DATA) $(ARGS)
+
+# make bench-moves DATA=folder-of-collections
+bench-moves: $(VENV)/.develops
+	$(BIN)/python -m rarebit.cookbook.benchmarks.moves --data $(DATA) $(ARGS)
 
 # make bench-one-token DATA=folder-of-collections; hours for everything, minutes with ARGS=--quick
 bench-one-token: $(VENV)/.runs

@@ -26,7 +26,7 @@ def test_from_file_to_server(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a folder with a collection of random words, and vectors for them."""
-    from rarebit.cookbook.benchmarks import engines
+    from rarebit.cookbook.benchmarks import engines, moves
 
     rng = np.random.default_rng(0)
     folder = tmp_path / "words"
@@ -40,7 +40,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         vectors = np.random.default_rng(1).standard_normal((len(texts), 32)).astype(np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    monkeypatch.setattr(engines, "embedded", embedded)
+    for module in (engines, moves):
+        monkeypatch.setattr(module, "embedded", embedded)
     return tmp_path
 
 
@@ -57,3 +58,17 @@ def test_benchmark(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["rarebit, PostgreSQL", "2,000 rows, 1 %", "complete"] == 1
     assert found["rarebit, PostgreSQL", "2,000 rows, 10 %", "recall@10"] > 0.95
     assert "ratio" in capsys.readouterr().out
+
+
+def test_benchmark_of_moves(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rarebit.cookbook.benchmarks import moves
+
+    monkeypatch.setattr(moves, "QUICK", 1000)
+    out = tmp_path / "moves.json"
+    moves.main(["--data", str(data), "--collections", "words", "--quick", "--json", str(out)])
+    found = {(row["method"], row["metric"]): row["value"] for row in json.loads(out.read_text())}
+    ways = ("to the server", "to the server, killed half-way", "back to a file")
+    assert [found[way, "same"] for way in ways] == [1, 1, 1]
+    assert found["to the server", "copied"] == 1
+    assert found["to the server, killed half-way", "copied"] < 1
+    assert found["back to a file", "same hits"] == 1
