@@ -31,22 +31,12 @@ from rarebit.retrievers.engines.engine import (
 )
 from rarebit.retrievers.engines.milvus import matching
 from rarebit.retrievers.engines.milvus.connections import Connections, GoneError
-from rarebit.retrievers.engines.milvus.expressions import Condition
+from rarebit.retrievers.engines.milvus.expressions import Condition, owned_by_others
 from rarebit.retrievers.engines.milvus.learned import Learned
-from rarebit.retrievers.engines.milvus.names import Names, owner_of
+from rarebit.retrievers.engines.milvus.names import Names
+from rarebit.retrievers.engines.milvus.packed import PACKED, Found, code_of, new_row_of, row_of, stored
 from rarebit.retrievers.engines.milvus.retraining import Replacing
-from rarebit.retrievers.engines.milvus.rows import (
-    CODE,
-    ROW,
-    WHOLE,
-    Numbered,
-    Rows,
-    code_of,
-    estimated_bytes,
-    new_row_of,
-    row_of,
-    stored,
-)
+from rarebit.retrievers.engines.milvus.rows import CLOCK, Numbered, Rows, estimated_bytes
 from rarebit.retrievers.engines.milvus.steps import Step, Steps, agreed
 
 Answer = TypeVar("Answer")
@@ -171,11 +161,10 @@ class MilvusEngine(RemoteEngine):
         """Insert rows, or replace those of the same ids; some at a time, since Milvus has no transactions.
 
         Raises:
-            InputError: an id is too long.
             EngineError: something went wrong; the message says how many rows are written. The same call again is safe.
         """
         new = [row for batch in batches() for row in batch]  # what cannot be encoded is known before anything is written
-        rows = stored(tenant, new)
+        rows = stored(tenant, new, CLOCK.numbers(len(new)))
         step = self._open_step(generation)
         codec = self._kept.codec
         if generation == UNTRAINED and (codec is None or any(len(row.code) != codec.code_size for row in new)):
@@ -237,7 +226,7 @@ class MilvusEngine(RemoteEngine):
 
     def rows(self, tenant: str, tree: Filter | None, *, after: int = 0, limit: int | None = None) -> list[tuple[int, Row]]:
         """As :class:`RemoteEngine` says."""
-        found = self._ask(lambda rows: matching.matching(rows, tenant, tree, ROW, after=after, limit=limit))
+        found = self._ask(lambda rows: matching.matching(rows, tenant, tree, [PACKED], after=after, limit=limit))
         return [(row["row_id"], row_of(row)) for row in found]
 
     def numbers(self, tenant: str) -> list[int]:
@@ -253,21 +242,20 @@ class MilvusEngine(RemoteEngine):
         def read(rows: Rows) -> list[StoredCode]:
             every = matching.numbered(rows, tenant, tree)
             among = every if wanted is None else [each for each in every if each.row_id in wanted]
-            return [code_of(row) for row in rows.fetched(among, CODE)]
+            return [code_of(row) for row in rows.fetched(among, [PACKED])]
 
         return self._ask(read, generation)
 
     def codes_of(self, tenant: str, generation: int, ids: Sequence[str]) -> dict[str, StoredCode]:
         """As :class:`RemoteEngine` says."""
-        tree, fields = Ids(tuple(ids)), ("id", *CODE)
-        found = self._ask(lambda rows: matching.matching(rows, tenant, tree, fields), generation)
-        return {row["id"]: code_of(row) for row in found}
+        found = self._ask(lambda rows: matching.matching(rows, tenant, Ids(tuple(ids)), [PACKED]), generation)
+        return {new_row_of(row).id: code_of(row) for row in found}
 
     def coded(
         self, tenant: str, tree: Filter | None = None, *, after: int = 0, limit: int | None = None
     ) -> list[tuple[int, NewRow]]:
         """As :class:`RemoteEngine` says."""
-        found = self._ask(lambda rows: matching.matching(rows, tenant, tree, WHOLE, after=after, limit=limit))
+        found = self._ask(lambda rows: matching.matching(rows, tenant, tree, [PACKED], after=after, limit=limit))
         return [(row["row_id"], new_row_of(row)) for row in found]
 
     def sample(self, generation: int, most: int) -> list[StoredCode]:
@@ -276,14 +264,18 @@ class MilvusEngine(RemoteEngine):
         def draw(rows: Rows) -> list[StoredCode]:
             every = matching.numbered(rows, None, None)
             drawn = random.sample(every, most) if len(every) > most else every
-            return [code_of(row) for row in rows.fetched(drawn, CODE)]
+            return [code_of(row) for row in rows.fetched(drawn, [PACKED])]
 
         return self._ask(draw, generation)
 
     def among_all(self, tenant: str, generation: int, queries: int, tree: Filter | None, *, choose: Choose) -> list[list[Row]]:
         """As :class:`RemoteEngine` says."""
-        every = self._ask(lambda rows: matching.matching(rows, tenant, tree, WHOLE), generation)
-        return _chosen([[_candidate(row) for row in every]] * queries, choose)
+
+        def search(rows: Rows) -> list[list[Row]]:
+            every = [_candidate(row) for row in matching.matching(rows, tenant, tree, [PACKED])]
+            return _chosen(rows, [every] * queries, choose)
+
+        return self._ask(search, generation)
 
     def nearest(
         self, tenant: str, generation: int, planes: Codes, count: int, tree: Filter | None, *, choose: Choose
@@ -293,12 +285,11 @@ class MilvusEngine(RemoteEngine):
         # Milvus Lite takes far longer for many queries at once than for one after the other.
         parts = [planes[place : place + 1] for place in range(len(planes))] if self._connections.is_file else [planes]
 
-        def search(rows: Rows) -> list[list[Candidate]]:
-            return [
-                [_candidate(row) for row in own] for part in parts for own in matching.nearest(rows, condition, part, count)
-            ]
+        def search(rows: Rows) -> list[list[Row]]:
+            found = [own for part in parts for own in matching.nearest(rows, condition, part, count)]
+            return _chosen(rows, [[_candidate(row) for row in own] for own in found], choose)
 
-        return _chosen(self._ask(search, generation), choose)
+        return self._ask(search, generation)
 
     def best_by_words(self, tenant: str, text: str, k: int, tree: Filter | None) -> list[tuple[int, Row, float]]:
         """As :class:`RemoteEngine` says: raises."""
@@ -316,10 +307,10 @@ class MilvusEngine(RemoteEngine):
 
     def tenants(self) -> list[str]:
         """As :class:`RemoteEngine` says, in the order in which they came."""
-        text = f'owner != "{owner_of(OWN)}"'
 
         def name(rows: Rows) -> list[str]:
-            return list(dict.fromkeys(row["tenant"] for part in rows.numbered(text) for row in rows.fetched(part, ["tenant"])))
+            parts = rows.numbered(owned_by_others(OWN))
+            return list(dict.fromkeys(row["tenant"] for part in parts for row in rows.fetched(part, ["tenant"])))
 
         return self._ask(name)
 
@@ -384,9 +375,17 @@ class MilvusEngine(RemoteEngine):
         return EngineError(f"{self.where} was trained again and again meanwhile, or lacks rows: try again")
 
 
-def _candidate(row: dict[str, Any]) -> Candidate:
+def _candidate(row: Found) -> Candidate:
     return Candidate(*code_of(row), row)
 
 
-def _chosen(found: list[list[Candidate]], choose: Choose) -> list[list[Row]]:
-    return [[row_of(candidate.found) for candidate in own] for own in choose(found)]
+def _chosen(rows: Rows, found: list[list[Candidate]], choose: Choose) -> list[list[Row]]:
+    """Choose rows, and read long ones whole; for those that were deleted or replaced meanwhile, others are chosen."""
+    while True:
+        chosen = choose(found)
+        wanted = {candidate.found["key"]: candidate.found for own in chosen for candidate in own}
+        whole = {row["key"]: row for row in rows.completed(list(wanted.values()))}
+        if len(whole) == len(wanted):
+            return [[row_of(whole[candidate.found["key"]]) for candidate in own] for own in chosen]
+        gone = wanted.keys() - whole.keys()
+        found = [[candidate for candidate in own if candidate.found["key"] not in gone] for own in found]

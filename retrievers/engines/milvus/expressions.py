@@ -70,7 +70,7 @@ class Condition:
     def __init__(self, tenant: str | None, tree: Filter | None) -> None:
         """Translate."""
         self.tree = tree
-        own = "" if tenant is None else f'owner == "{owner_of(tenant)}"'
+        own = "" if tenant is None else owned_by(tenant)
         found = Expression() if tree is None else _translated(tree, tenant or "")
         self.is_exact = found.unsure == "" and not _holds_compare(tree)
         """Whether nothing has to be looked at."""
@@ -101,6 +101,16 @@ def _translated(tree: Filter, tenant: str) -> Expression:
             return _compared(tree)
         case Not() | Where():
             return EVERYTHING
+
+
+def owned_by(tenant: str) -> str:
+    """Ask for the rows of a tenant."""
+    return " and ".join(f"{name} == {number}" for name, number in owner_of(tenant).items())
+
+
+def owned_by_others(tenant: str) -> str:
+    """Ask for the rows of all other tenants."""
+    return " or ".join(f"{name} != {number}" for name, number in owner_of(tenant).items())
 
 
 def keys_in(keys: Iterable[str]) -> str:

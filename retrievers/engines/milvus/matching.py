@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice, takewhile
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from rarebit.arrays import Codes
 from rarebit.retrievers.collection.filters import And, Filter, Ids, matches
 from rarebit.retrievers.engines.milvus.connections import TooLargeError
 from rarebit.retrievers.engines.milvus.expressions import Condition
-from rarebit.retrievers.engines.milvus.rows import FETCHED, MOST, ROW, WHOLE, Numbered, Rows, row_of
-
-Found: TypeAlias = dict[str, Any]
-"""A row, as Milvus gives it."""
+from rarebit.retrievers.engines.milvus.packed import PACKED, Found, row_of
+from rarebit.retrievers.engines.milvus.rows import FETCHED, MOST, Numbered, Rows
 
 FEWEST: Final = 64
 """Rows that are asked for together, at least."""
@@ -70,20 +68,21 @@ def count(rows: Rows, tenant: str | None, tree: Filter | None, most: int | None)
     counted = rows.count(condition.text)
     if condition.is_exact or not counted:
         return counted
-    unsure = [row_of(row) for part in rows.numbered(condition.unsure) for row in rows.fetched(part, ROW)]
+    unsure = [row_of(row) for part in rows.numbered(condition.unsure) for row in rows.fetched(part, [PACKED])]
     return counted - sum(not _holds(condition, row) for row in unsure)
 
 
 def nearest(rows: Rows, condition: Condition, planes: Codes, wanted: int) -> Iterator[list[Found]]:
     """Give, for each query, the rows with the fewest other bits among those that match, or all that match.
 
-    Where rows have to be looked at, more are asked for until enough of them match, and in the end all that may.
+    Where rows have to be looked at, more are asked for until enough of them match, and in the end all that may. Long rows that
+    have not been looked at are cut.
     """
     if wanted > MOST:
-        every = list(_in_order(rows, condition, WHOLE))
+        every = list(_in_order(rows, condition, [PACKED]))
         yield from (every for _ in planes)
         return
-    found = rows.nearest(planes, condition.text, wanted, WHOLE)
+    found = rows.nearest(planes, condition.text, wanted)
     for place, own in enumerate(found):
         yield own if condition.is_exact else _enough(rows, condition, planes[place : place + 1], wanted, own)
 
@@ -91,13 +90,13 @@ def nearest(rows: Rows, condition: Condition, planes: Codes, wanted: int) -> Ite
 def _enough(rows: Rows, condition: Condition, plane: Codes, wanted: int, found: list[Found]) -> list[Found]:
     asked = wanted
     while True:
-        kept = [row for row in found if _holds(condition, row_of(row))]
+        kept = [row for row in rows.completed(found) if _holds(condition, row_of(row))]
         if len(kept) >= wanted or len(found) < asked:
             return kept[:wanted]
         if asked >= MOST:
-            return list(_in_order(rows, condition, WHOLE))
+            return list(_in_order(rows, condition, [PACKED]))
         asked = min(MOST, MORE * asked)
-        found = rows.nearest(plane, condition.text, asked, WHOLE)[0]
+        found = rows.nearest(plane, condition.text, asked)[0]
 
 
 def _in_order(
@@ -126,7 +125,7 @@ def _named(rows: Rows, condition: Condition, fields: Sequence[str]) -> Iterator[
 
 
 def _needed(condition: Condition, fields: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(fields if condition.is_exact else (*fields, *ROW)))
+    return list(dict.fromkeys(fields if condition.is_exact else (*fields, PACKED)))
 
 
 def _looked_at(condition: Condition, found: Iterator[Found]) -> Iterator[Found]:

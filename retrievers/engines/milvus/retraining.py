@@ -15,7 +15,8 @@ from rarebit.retrievers.engines.engine import UNTRAINED, Kept, Recoding, StaleCo
 from rarebit.retrievers.engines.milvus.connections import Connections, GoneError
 from rarebit.retrievers.engines.milvus.learned import Learned
 from rarebit.retrievers.engines.milvus.names import Names
-from rarebit.retrievers.engines.milvus.rows import FETCHED, WHOLE, Numbered, Rows, code_of, new_row_of, stored
+from rarebit.retrievers.engines.milvus.packed import PACKED, code_of, new_row_of, stored
+from rarebit.retrievers.engines.milvus.rows import FETCHED, Numbered, Rows
 from rarebit.retrievers.engines.milvus.steps import PATIENCE, Step, Steps
 
 MOST_GENERATION: Final = 2**31 - 2
@@ -207,7 +208,7 @@ class Copy:
             pass
 
     def _write(self, source: Rows, target: Rows, numbered: Sequence[Numbered]) -> None:
-        found = list(source.fetched(numbered, (*WHOLE, "tenant")))
+        found = list(source.fetched(numbered, (PACKED, "tenant")))
         if isinstance(source, Watched) and len(found) < len(numbered):  # nobody writes, so all that were named are there
             raise EngineError(
                 f"Milvus gave {len(found)} of {len(numbered)} rows that it had named, wanted all of them: nothing was trained, "

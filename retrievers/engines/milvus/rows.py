@@ -10,30 +10,21 @@ asked for whole where it is that few; otherwise the rows that came are a random 
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import threading
 import time
-from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from pymilvus import DataType, MilvusClient
 
 from rarebit.arrays import Codes
-from rarebit.errors import EngineLimitError, InputError
-from rarebit.retrievers.collection.records import Row
-from rarebit.retrievers.engines.engine import NewRow, StoredCode
+from rarebit.errors import EngineLimitError
 from rarebit.retrievers.engines.milvus.connections import Connections, TooLargeError
-from rarebit.retrievers.engines.milvus.expressions import compared_form, keys_in
-from rarebit.retrievers.engines.milvus.names import key_of, owner_of
-
-LONGEST: Final = 65_535
-"""Bytes of a string."""
-
-PIECE: Final = LONGEST // 4
-"""Characters of a piece of a text: none takes more than four bytes."""
+from rarebit.retrievers.engines.milvus.expressions import keys_in
+from rarebit.retrievers.engines.milvus.names import OWNER
+from rarebit.retrievers.engines.milvus.packed import LONGEST, NO_BITS, PACKED, Found, is_cut, new_row_of, number_of
 
 MOST_PIECES: Final = 4096
 MOST: Final = 16_384
@@ -46,20 +37,11 @@ WRITTEN_BYTES: Final = 8 * 2**20
 """Of rows that are written together; a server takes 64 MB."""
 
 LONGEST_ROW: Final = 48 * 2**20
-NO_BITS: Final = b"\0"
-"""Before there are bits."""
-
-ROW: Final = ("key", "row_id", "id", "text", "written", "long")
-CODE: Final = ("row_id", "code")
-WHOLE: Final = (*ROW, "code")
-"""The client of Milvus decodes an answer cell by cell, so codes and fine codes are one field."""
-
 SIZED: Final = 100
 """Rows whose bytes are counted to estimate those of all."""
 
-REST: Final = ("tenant", "id", "code", "text", "written", "written")  # metadata are there twice
-FIXED: Final = 27 + 27 + 8 + 1
-"""Bytes of a row's keys, number and mark."""
+FIXED: Final = 27 + 8 * len(OWNER) + 8 + 1
+"""Bytes of a row's key, owner, number and mark."""
 
 STRONG: Final = "Strong"
 """What everybody has written is seen. A server waits for its next tick of time, up to 0.2 s."""
@@ -120,13 +102,13 @@ class Rows:
             auto_id=False, enable_dynamic_field=False, description="rows of a Rarebit collection"
         )
         schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=64)
-        schema.add_field("owner", DataType.VARCHAR, max_length=64, is_partition_key=bool(partitions))
-        for name in ("tenant", "id", "text", "written", "code"):
+        for place, name in enumerate(OWNER):
+            schema.add_field(name, DataType.INT64, is_partition_key=bool(partitions) and place == 0)
+        for name in ("tenant", PACKED):
             schema.add_field(name, DataType.VARCHAR, max_length=LONGEST)
         more = {"element_type": DataType.VARCHAR, "max_capacity": MOST_PIECES, "max_length": LONGEST}
         schema.add_field("more", DataType.ARRAY, **more)
-        for name in ("row_id", "long"):
-            schema.add_field(name, DataType.INT64)
+        schema.add_field("row_id", DataType.INT64)
         schema.add_field("odd", DataType.BOOL)
         schema.add_field("metadata", DataType.JSON)
         schema.add_field("plane", DataType.BINARY_VECTOR, dim=bits or 8 * len(NO_BITS))
@@ -138,7 +120,7 @@ class Rows:
         """Drop it."""
         self._connections.call("drop_collection", self.name, slow=True)
 
-    def write(self, rows: Iterable[dict[str, Any]]) -> Iterator[int]:
+    def write(self, rows: Iterable[Found]) -> Iterator[int]:
         """Insert rows or replace them, some at a time; gives how many were written each time.
 
         Raises:
@@ -177,7 +159,7 @@ class Rows:
         """Say about how many rows there are."""
         return int(self._connections.call("get_collection_stats", self.name)["row_count"])
 
-    def some(self, text: str, fields: Sequence[str], most: int) -> list[dict[str, Any]]:
+    def some(self, text: str, fields: Sequence[str], most: int) -> list[Found]:
         """Give at most so many of the rows that match, in no order."""
         return self._ask(text, fields, limit=most)
 
@@ -206,14 +188,14 @@ class Rows:
         found = self._ask(f"({text}) and row_id > {after}{end}", ["row_id", "key"], limit=MOST)
         return sorted(Numbered(row["row_id"], row["key"]) for row in found)
 
-    def fetched(self, numbered: Sequence[Numbered], fields: Sequence[str], size: int = FETCHED) -> Iterator[dict[str, Any]]:
+    def fetched(self, numbered: Sequence[Numbered], fields: Sequence[str], size: int = FETCHED) -> Iterator[Found]:
         """Give fields of some rows, in their order, leaving out those that were deleted or replaced since."""
         for start in range(0, len(numbered), size):
             part = numbered[start : start + size]
             found = self._as_numbered(part, [*fields, "key", "row_id"])
             yield from (found[each] for each in part if each in found)
 
-    def _as_numbered(self, numbered: Sequence[Numbered], fields: Sequence[str]) -> dict[Numbered, dict[str, Any]]:
+    def _as_numbered(self, numbered: Sequence[Numbered], fields: Sequence[str]) -> dict[Numbered, Found]:
         """Give rows by their keys and numbers, half as many at a time where they are too large."""
         try:
             found = self._by_key(numbered, fields, SESSION)
@@ -224,19 +206,23 @@ class Rows:
             first, second = _halves(numbered, error)
             return {**self._as_numbered(first, fields), **self._as_numbered(second, fields)}
 
-    def _by_key(self, numbered: Sequence[Numbered], fields: Sequence[str], level: str) -> dict[Numbered, dict[str, Any]]:
+    def _by_key(self, numbered: Sequence[Numbered], fields: Sequence[str], level: str) -> dict[Numbered, Found]:
         named: dict[str, Any] = {"limit": len(numbered), "consistency_level": level}
         found = self._ask(keys_in(each.key for each in numbered), fields, **named)
         return {_numbered(row): row for row in found}
 
-    def _ask(self, text: str, fields: Sequence[str], **named: Any) -> list[dict[str, Any]]:
+    def _ask(self, text: str, fields: Sequence[str], **named: Any) -> list[Found]:
         asked = list(dict.fromkeys(fields))
         given = {"filter": text, "output_fields": asked, "consistency_level": STRONG, **named}
-        return self._whole(list(self._connections.call("query", self.name, **given)))
+        found = list(self._connections.call("query", self.name, **given))
+        return self.completed(found) if PACKED in asked else found
 
-    def _whole(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Put the rest of long texts and metadata behind their first pieces, which is asked for only where there is one."""
-        long = [_numbered(row) for row in found if row.get("long")]
+    def completed(self, found: list[Found]) -> list[Found]:
+        """Put what is missing behind long rows, leaving out those that were deleted or replaced since.
+
+        It is asked for only where there is something: almost all rows are whole.
+        """
+        long = [_numbered_packed(row) for row in found if is_cut(row)]
         if not long:
             return found
         rest = {}
@@ -244,16 +230,14 @@ class Rows:
             rest.update(self._rest(long[start : start + FETCHED]))
         whole = []
         for row in found:
-            if not row["long"]:
+            if not is_cut(row):
                 whole.append(row)
-            elif (pieces := rest.get(_numbered(row))) is not None:  # otherwise it was replaced meanwhile
-                texts = row["long"] - 1
-                text, written = row["text"] + "".join(pieces[:texts]), row["written"] + "".join(pieces[texts:])
-                whole.append({**row, "text": text, "written": written, "long": 0})
+            elif (pieces := rest.get(_numbered_packed(row))) is not None:
+                whole.append({**row, PACKED: row[PACKED] + "".join(pieces)})
         return whole
 
     def _rest(self, long: Sequence[Numbered]) -> dict[Numbered, list[str]]:
-        """Give the rest of long texts and metadata, of half as many rows at a time where it is too large."""
+        """Give what is missing of long rows, of half as many at a time where it is too large."""
         try:
             found = self._ask(_as_found(long), ["key", "row_id", "more"])
         except TooLargeError as error:
@@ -261,14 +245,14 @@ class Rows:
             return {**self._rest(first), **self._rest(second)}
         return {_numbered(row): list(row["more"]) for row in found}
 
-    def nearest(self, planes: Codes, text: str, count: int, fields: Sequence[str]) -> list[list[dict[str, Any]]]:
-        """Give, for each of (q, bits / 8) queries, fields of the rows with the fewest other bits."""
+    def nearest(self, planes: Codes, text: str, count: int) -> list[list[Found]]:
+        """Give, for each of (q, bits / 8) queries, the rows with the fewest other bits; long ones are cut."""
         given: dict[str, Any] = {
             "data": [plane.tobytes() for plane in planes],
             "anns_field": "plane",
             "filter": text,
             "limit": min(count, MOST),
-            "output_fields": list(fields),
+            "output_fields": [PACKED],
             "search_params": {"metric_type": "HAMMING"},
             "consistency_level": SESSION,
         }
@@ -280,12 +264,22 @@ class Rows:
                     f"Milvus gives back no {count} candidates of this size ({error}): ask for fewer"
                 ) from None
             half = len(planes) // 2
-            return [own for part in (planes[:half], planes[half:]) for own in self.nearest(part, text, count, fields)]
-        return [self._whole([hit["entity"] for hit in own]) for own in found]
+            return [own for part in (planes[:half], planes[half:]) for own in self.nearest(part, text, count)]
+        return [[_of_hit(hit) for hit in own] for own in found]
 
 
-def _numbered(row: dict[str, Any]) -> Numbered:
+def _of_hit(hit: dict[str, Any]) -> Found:
+    """Give a row that was found by its bits: the key comes with it anyhow, and each field that is asked for takes its time."""
+    key = hit["key"] if "key" in hit else hit["id"]  # Milvus Lite does not tell the name of the key's field
+    return {"key": key, PACKED: hit["entity"][PACKED]}
+
+
+def _numbered(row: Found) -> Numbered:
     return Numbered(row["row_id"], row["key"])
+
+
+def _numbered_packed(row: Found) -> Numbered:
+    return Numbered(number_of(row), row["key"])
 
 
 def _as_found(found: Sequence[Numbered]) -> str:
@@ -304,14 +298,16 @@ def _halves(asked: Sequence[Numbered], error: TooLargeError) -> tuple[Sequence[N
     return asked[: len(asked) // 2], asked[len(asked) // 2 :]
 
 
-def _by_size(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    part: list[dict[str, Any]] = []
+def _by_size(rows: Iterable[Found]) -> Iterator[list[Found]]:
+    part: list[Found] = []
     size = 0
     for row in rows:
         own = sum(len(value) if isinstance(value, str | bytes) else 8 for value in row.values())
         own += 4 * sum(map(len, row["more"]))
         if own > LONGEST_ROW:
-            raise EngineLimitError(f"got a row of about {own:,} bytes (id {row['id']!r:.60}), and Milvus takes {LONGEST_ROW:,}")
+            raise EngineLimitError(
+                f"got a row of about {own:,} bytes (id {new_row_of(row).id!r:.60}), and Milvus takes {LONGEST_ROW:,}"
+            )
         if part and (size + own > WRITTEN_BYTES or len(part) >= FETCHED):
             yield part
             part, size = [], 0
@@ -321,68 +317,16 @@ def _by_size(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield part
 
 
-def stored(tenant: str, new: Sequence[NewRow], row_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
-    """Give rows as Milvus keeps them, with their numbers, or with those of now.
-
-    Raises:
-        InputError: an id is longer than a string of Milvus.
-        EngineLimitError: a code is.
-    """
-    owner = owner_of(tenant)
-    rows = []
-    for row_id, row in zip(CLOCK.numbers(len(new)) if row_ids is None else row_ids, new, strict=True):
-        if len(row.id.encode()) > LONGEST:
-            raise InputError(f"got an id of {len(row.id.encode()):,} bytes ({row.id[:40]!r}...), wanted {LONGEST:,} at most")
-        form, is_odd = compared_form(json.loads(row.metadata))
-        coded = recoded(row.code, row.fine, row.plane)
-        if len(coded["code"]) > LONGEST:
-            raise EngineLimitError(
-                f"got a code of {len(row.code):,} bytes, and Milvus keeps {LONGEST * 3 // 4:,}: use fewer dimensions"
-            )
-        own = {"key": key_of(tenant, row.id), "owner": owner, "tenant": tenant, "id": row.id, "row_id": row_id}
-        rows.append({**own, **_texts(row.text, row.metadata), "metadata": form, "odd": is_odd, **coded})
-    return rows
-
-
-def recoded(code: bytes, fine: bytes | None, plane: bytes | None) -> dict[str, Any]:
-    """Give the fields of codes."""
-    return {"code": b".".join(map(b64encode, [code, *([] if fine is None else [fine])])).decode(), "plane": plane or NO_BITS}
-
-
 def estimated_bytes(rows: Rows) -> dict[str, int]:
     """Estimate what rows take, by the mean of some of them; bits, and all the rest."""
     every = "row_id >= 0"
-    found = rows.some(every, (*WHOLE, "tenant", "plane"), SIZED)
+    found = rows.some(every, (PACKED, "tenant", "plane"), SIZED)
     count = rows.count(every)
     bits = sum(len(row["plane"][0]) for row in found)
-    rest = sum(FIXED + sum(len(row[name].encode()) for name in REST) for row in found)
+    rest = sum(FIXED + sum(len(text.encode()) for text in _written(row)) for row in found)
     return {"plane_index": count * bits // max(1, len(found)), "rows": count * rest // max(1, len(found))}
 
 
-def code_of(row: dict[str, Any]) -> StoredCode:
-    """Read a row's codes."""
-    code, _, fine = row["code"].partition(".")
-    return StoredCode(row["row_id"], b64decode(code), b64decode(fine) if fine else None)
-
-
-def row_of(row: dict[str, Any]) -> Row:
-    """Read a row."""
-    return Row(row["id"], row["text"], json.loads(row["written"]))
-
-
-def new_row_of(row: dict[str, Any]) -> NewRow:
-    """Read a row with its codes, without bits."""
-    _, code, fine = code_of(row)
-    return NewRow(row["id"], row["text"], row["written"], code, fine, None)
-
-
-def _texts(text: str, written: str) -> dict[str, Any]:
-    """Give the fields of a text and of metadata: first pieces, the rest, and how many of the rest are the text's, and one."""
-    first, *more = _pieces(text)
-    first_written, *more_written = _pieces(written)
-    long = 1 + len(more) if more or more_written else 0
-    return {"text": first, "written": first_written, "more": [*more, *more_written], "long": long}
-
-
-def _pieces(text: str) -> list[str]:
-    return [text[start : start + PIECE] for start in range(0, max(1, len(text)), PIECE)]
+def _written(row: Found) -> tuple[str, str, str]:
+    """Give the strings of a row: metadata are there twice."""
+    return row["tenant"], row[PACKED], new_row_of(row).metadata

@@ -44,7 +44,7 @@ from rarebit.retrievers.engines.engine import UNTRAINED
 from rarebit.retrievers.engines.milvus.connections import Connections, GoneError
 from rarebit.retrievers.engines.milvus.names import Names
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 PATIENCE: Final = 60.0
 """Seconds after which a step that is not open is taken for that of a training which died, by who saw it all the time."""
 

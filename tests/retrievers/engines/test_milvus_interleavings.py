@@ -21,6 +21,8 @@ from rarebit.errors import (
     LockedError,
 )
 from rarebit.retrievers.engines.milvus import steps as steps_
+from rarebit.retrievers.engines.milvus.expressions import keys_in
+from rarebit.retrievers.engines.milvus.names import key_of
 from rarebit.retrievers.engines.milvus.retraining import Copy
 from rarebit.retrievers.engines.milvus.rows import Rows
 
@@ -85,10 +87,7 @@ class TestTrainings:
                 if step.is_open:
                     monkeypatch.setattr(other._engine._steps, "open", lambda: (monkeypatch.undo(), old)[1])
                     thread.start()
-                    while (
-                        trainable._engine._connections.call("query", old.rows, filter='id == "late"', output_fields=["id"])
-                        == []
-                    ):
+                    while not Rows(trainable._engine._connections, old.rows).count(keys_in([key_of("", "late")])):
                         pass
                 return take(step)
 

@@ -19,6 +19,7 @@ from rarebit import And, Collection, Compare, Ids
 from rarebit.errors import AccessError, EngineError, EngineUnreachableError, InputError, RarebitError, StorageFullError
 from rarebit.retrievers.engines.milvus import rows as rows_
 from rarebit.retrievers.engines.milvus.connections import Connections, TooLargeError, translated
+from rarebit.retrievers.engines.milvus.packed import PACKED, row_of
 from rarebit.retrievers.engines.milvus.rows import SESSION, Rows
 
 LARGE = MilvusException(65535, "query results exceed the maxOutputSize Limit 104857600")
@@ -64,7 +65,7 @@ class TestManyIds:
 
         def watch(plain: Callable[[], Any], named: Any) -> Any:
             found = plain()
-            seen.append(len(found) if "text" in named["output_fields"] else 0)
+            seen.append(len(found) if "packed" in named["output_fields"] else 0)
             return found
 
         around(monkeypatch, many, "query", watch)
@@ -103,15 +104,15 @@ class TestNumbers:
         for name, text in texts.items():
             milvus_collection.tenant(name).add([[1.0, 2.0]], ids=["a"], texts=[text])
         engine = milvus_collection._engine
-        found = engine._ask(lambda rows: rows.some("row_id == 7", rows_.WHOLE, 5))
-        assert {row["text"] for row in found} == set(texts.values())
+        found = engine._ask(lambda rows: rows.some("row_id == 7", [PACKED, "key"], 5))
+        assert {row_of(row).text for row in found} == set(texts.values())
 
 
 class TestOthers:
     def test_a_version_of_before_is_asked_for_again(self, milvus_collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         milvus_collection.add(VECTORS[:3], ids=IDS[:3], texts=["old"] * 3)
         client = client_of(milvus_collection)
-        fields = [*rows_.WHOLE, "tenant"]
+        fields = [PACKED, "tenant", "key", "row_id"]
         old = client.query(milvus_collection._engine._steps.seen.rows, filter="row_id >= 0", output_fields=fields)
         milvus_collection.add(VECTORS[:3], ids=IDS[:3], texts=["new"] * 3)
 
@@ -150,15 +151,15 @@ class TestSizes:
             return found
 
         around(monkeypatch, milvus_collection, "query", limited)
-        found = rows.nearest(np.zeros((1, 1), np.uint8), "row_id >= 0", 20, rows_.WHOLE)[0]
-        assert {row["text"] for row in found} == set(texts)
+        found = rows.nearest(np.zeros((1, 1), np.uint8), "row_id >= 0", 20)[0]
+        assert {row_of(row).text for row in rows.completed(found)} == set(texts)
 
     def test_milvus_own_limit_of_an_answer(self, milvus_collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         milvus_collection.add(VECTORS[:100], ids=IDS[:100], texts=TEXTS[:100])
 
         def limited(plain: Callable[[], Any], named: Any) -> Any:
             found = plain()
-            if "text" in named["output_fields"] and len(found) > 7:
+            if "packed" in named["output_fields"] and len(found) > 7:
                 raise LARGE
             return found
 
