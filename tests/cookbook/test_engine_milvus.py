@@ -15,6 +15,7 @@ pytest.importorskip("langchain_milvus", reason="the rival is in the dependency g
 
 from rarebit.cookbook.benchmarks import engine_milvus
 from rarebit.cookbook.benchmarks.embedded import Passage
+from rarebit.cookbook.benchmarks.engine_store import NAME
 from rarebit.cookbook.benchmarks.store_data import KINDS, Prepared, prepare, prepare_passages
 
 
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> Iterator[str]:
     from milvus_lite.server_manager import server_manager_instance
 
     yield f"milvus://{tmp_path}"
-    for name in ("rarebit.db", "floats.db"):
+    for name in ("rarebit.db", "floats.db", "flat.db"):
         server_manager_instance.release_server(str(tmp_path / name))
 
 
@@ -45,6 +46,8 @@ def test_each_finds_what_it_should(prepared: Prepared, folder: str, kind: Any) -
     for batch in prepared.batches():
         store.add(batch)
     store.finish()
+    if kind is engine_milvus.LangChainMilvusFlat:
+        assert store.store.client.describe_index(NAME, "vector")["index_type"] == "FLAT"
     found = [store.rows(store.search(query)) for query in prepared.queries[:20].tolist()]
     assert np.mean([prepared.recall(number, rows) for number, rows in enumerate(found)]) > 0.9
     trials = prepared.trials(KINDS[0], 0.1)[:10]

@@ -64,11 +64,11 @@ class TestOneString:
         assert cut == {False, True}
 
     def test_codes_that_do_not_fit(self) -> None:
-        found, whole = kept(new("日" * 10, codes=(b"c" * 49_000, None)))
+        found, whole = kept(new("日" * 10, codes=(b"c" * 49_050, None)))
         assert len(found[PACKED].encode()) <= LONGEST
         assert row_of(whole).id == "日" * 10
         with pytest.raises(EngineLimitError, match="fewer dimensions"):
-            stored("tenant", [new(codes=(b"c" * 50_000, None))], [7])
+            stored("tenant", [new(codes=(b"c" * 49_051, None))], [7])
 
 
 class TestInMilvus:
