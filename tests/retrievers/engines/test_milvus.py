@@ -17,6 +17,8 @@ from support.servers import IDS, METADATAS, QUERIES, ROWS, TEXTS, VECTORS
 from rarebit import And, Compare, Not, Or
 from rarebit.errors import EngineLimitError
 from rarebit.retrievers.engines.milvus import names
+from rarebit.retrievers.engines.milvus.connections import Connections
+from rarebit.retrievers.engines.milvus.rows import Rows
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,14 @@ class TestTenants:
             assert [row.text for row in one.get(["3"])] == [""]
             assert one.delete_all() == 40
             assert other.count() == 60
+
+    def test_partitions_are_by_one_of_the_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        connections, made = Connections("milvus://host", 1.0), []
+        monkeypatch.setattr(connections, "create", lambda _, schema, *bits, **spread: made.append((schema, bits, spread)))
+        for partitions in (0, 4):
+            Rows(connections, "rows").create(64, partitions)
+        assert [[field.name for field in schema.fields if field.is_partition_key] for schema, *_ in made] == [[], ["owner_1"]]
+        assert [spread for *_, spread in made] == [{}, {"num_partitions": 4}]
 
     def test_partitions_need_a_server_that_has_them(self, milvus: str) -> None:
         with pytest.raises(EngineLimitError, match="leave them out"):

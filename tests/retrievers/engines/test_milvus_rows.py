@@ -18,6 +18,7 @@ from rarebit.errors import EngineLimitError
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.engines.engine import NewRow, StoredCode
 from rarebit.retrievers.engines.milvus.packed import LONGEST, PACKED, code_of, is_cut, new_row_of, number_of, row_of, stored
+from rarebit.retrievers.engines.milvus.rows import estimated_bytes
 
 PIECE = LONGEST // 4
 CODES = (b"\0\xff code", b"fine.")
@@ -80,6 +81,14 @@ class TestInMilvus:
         assert milvus_collection.search(VECTORS[1], 1)[0].id == long[1]
         assert milvus_collection.vectors(long).shape == (2, VECTORS.shape[1])
         assert milvus_collection.delete(long[:1]) == 1
+
+    def test_bytes_are_estimated(self, trainable: Any) -> None:
+        before = trainable._engine._ask(estimated_bytes)
+        assert before["plane_index"] == 450 * trainable._engine.kept().plane.bits // 8
+        trainable.add(VECTORS[:450], ids=IDS[:450], texts=["é" * 500] * 450, metadatas=[{"m": "x" * 200}] * 450)
+        after = trainable._engine._ask(estimated_bytes)
+        assert after["plane_index"] == before["plane_index"]
+        assert 450 * 1400 <= after["rows"] - before["rows"] < 450 * 1450
 
     def test_candidates_that_are_long(self, trainable: Any) -> None:
         texts = [f"{row:03}" * 7000 for row in range(5)]
