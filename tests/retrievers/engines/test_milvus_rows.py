@@ -18,7 +18,7 @@ from rarebit.errors import EngineLimitError
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.engines.engine import NewRow, StoredCode
 from rarebit.retrievers.engines.milvus.packed import LONGEST, PACKED, code_of, is_cut, new_row_of, number_of, row_of, stored
-from rarebit.retrievers.engines.milvus.rows import estimated_bytes
+from rarebit.retrievers.engines.milvus.rows import Rows, estimated_bytes
 
 PIECE = LONGEST // 4
 CODES = (b"\0\xff code", b"fine.")
@@ -97,6 +97,16 @@ class TestInMilvus:
         for tree in (Compare("row", "gte", 2), Where(lambda row: row.text.endswith("004")), Compare("row", "ne", 1)):
             assert trainable.search(VECTORS[4], 1, filter=And(tree, Compare("row", "exists")))[0].text == texts[4]
 
+    def test_what_is_missing_of_long_ones_is_asked_for_where_they_are_chosen(
+        self, trainable: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trainable.add(VECTORS[:30], ids=IDS[:30], texts=[f"{row:03}" * 7000 for row in range(30)])
+        asked: list[int] = []
+        rest = Rows._rest
+        monkeypatch.setattr(Rows, "_rest", lambda rows, long: asked.append(len(long)) or rest(rows, long))
+        assert [own[0].text[:3] for own in trainable.search_many(VECTORS[3:5], 1)] == ["003", "004"]
+        assert asked == [2]
+
     def test_a_long_one_that_is_replaced_meanwhile(self, trainable: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         trainable.add(VECTORS[:2], ids=IDS[:2], texts=["old" * 30_000] * 2)
         client = client_of(trainable)
@@ -109,7 +119,9 @@ class TestInMilvus:
             return found
 
         monkeypatch.setattr(client, "search", then_replace)
-        assert {hit.text for hit in trainable.search(VECTORS[0], 450)} <= {"", "old" * 30_000, "new"}
+        found = trainable.search(VECTORS[0], 5)
+        assert len(found) == 5  # another one in its place
+        assert {hit.text for hit in found} <= {"", "old" * 30_000}
         assert trainable.search(VECTORS[0], 1)[0].text == "new"
 
     def test_others_are_found_in_one_question(self, trainable: Any, monkeypatch: pytest.MonkeyPatch) -> None:
