@@ -112,6 +112,7 @@ class PostgresEngine(RemoteEngine):
     def tune(self, generation: int, candidates: int, rows: int) -> None:
         """As :class:`RemoteEngine` says; more, if the index finds too little by so many."""
         self._table.tune(generation, candidates, rows)
+        self._runner.call(lambda connection: self._runner.run(connection, statements.ANALYZE_FIELDS))
         self._tune_to_index()
 
     def put(self, tenant: str, generation: int, batches: Callable[[], Iterable[Sequence[NewRow]]]) -> None:

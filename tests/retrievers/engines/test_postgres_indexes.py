@@ -126,6 +126,21 @@ class TestIndex:
                 with pytest.raises(InputError, match="wanted the name of a field"):
                     collection.index_field(wrong)
 
+    def test_the_server_knows_at_once_what_fields_hold(self, postgres: str) -> None:
+        with connected(postgres, training_minimum=500) as collection, admin(postgres) as server:
+            schema = schema_of(collection)
+
+            def known() -> set[str]:
+                """Name the columns, and the indexes over expressions, whose values have been counted."""
+                counted = server.execute("SELECT tablename, attname FROM pg_stats WHERE schemaname = %s", (schema,)).fetchall()
+                return {column if table == "rows" else table.partition("_")[0] for table, column in counted}
+
+            collection.add(VECTORS[:600], ids=IDS[:600], metadatas=METADATAS[:600])
+            assert "metadata" in known()
+            assert "field" not in known()
+            collection.index_field("row")
+            assert "field" in known()
+
 
 def holds(value: Any, sign: str, bound: float) -> bool:
     if not isinstance(value, bool | int | float):
