@@ -79,6 +79,11 @@ def key_of(tenant: str, key: str) -> str:
     return urlsafe_b64encode(_digest(tenant, key, size=_KEY_BYTES)).decode().rstrip("=")
 
 
+def digest_of(*parts: str, bits: int) -> int:
+    """Give so many bits of a digest, at most 64."""
+    return int.from_bytes(_digest(*parts, size=8), "little") >> (64 - bits)
+
+
 def _digest(*parts: str, size: int) -> bytes:
     told = blake2b(digest_size=size)
     for part in parts:

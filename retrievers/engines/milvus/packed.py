@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from rarebit.errors import EngineLimitError
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.engines.engine import NewRow, StoredCode
-from rarebit.retrievers.engines.milvus.expressions import compared_form
+from rarebit.retrievers.engines.milvus.forms import stored_forms
 from rarebit.retrievers.engines.milvus.names import key_of, owner_of
 
 Found: TypeAlias = dict[str, Any]
@@ -44,10 +44,9 @@ def stored(tenant: str, new: Sequence[NewRow], row_ids: Sequence[int]) -> list[F
     owner = owner_of(tenant)
     rows = []
     for row_id, row in zip(row_ids, new, strict=True):
-        form, is_odd = compared_form(json.loads(row.metadata))
         packed, more = _packed(row_id, row)
         own = {"key": key_of(tenant, row.id), **owner, "tenant": tenant, "row_id": row_id, PACKED: packed, "more": more}
-        rows.append({**own, "metadata": form, "odd": is_odd, "plane": row.plane or NO_BITS})
+        rows.append({**own, **stored_forms(json.loads(row.metadata)), "plane": row.plane or NO_BITS})
     return rows
 
 

@@ -23,6 +23,7 @@ from rarebit.arrays import Codes
 from rarebit.errors import EngineLimitError
 from rarebit.retrievers.engines.milvus.connections import Connections, TooLargeError
 from rarebit.retrievers.engines.milvus.expressions import keys_in
+from rarebit.retrievers.engines.milvus.forms import SLOTS
 from rarebit.retrievers.engines.milvus.names import OWNER
 from rarebit.retrievers.engines.milvus.packed import LONGEST, NO_BITS, PACKED, Found, is_cut, new_row_of, number_of
 
@@ -40,8 +41,8 @@ LONGEST_ROW: Final = 48 * 2**20
 SIZED: Final = 100
 """Rows whose bytes are counted to estimate those of all."""
 
-FIXED: Final = 27 + 8 * len(OWNER) + 8 + 1
-"""Bytes of a row's key, owner, number and mark."""
+FIXED: Final = 27 + 8 * len(OWNER) + 8 + 2 + 16 * len(SLOTS)
+"""Bytes of a row's key, owner, number, marks and slots."""
 
 STRONG: Final = "Strong"
 """What everybody has written is seen. A server waits for its next tick of time, up to 0.2 s."""
@@ -109,7 +110,11 @@ class Rows:
         more = {"element_type": DataType.VARCHAR, "max_capacity": MOST_PIECES, "max_length": LONGEST}
         schema.add_field("more", DataType.ARRAY, **more)
         schema.add_field("row_id", DataType.INT64)
-        schema.add_field("odd", DataType.BOOL)
+        for name in ("odd", "crowded"):
+            schema.add_field(name, DataType.BOOL)
+        for name, value in SLOTS:
+            schema.add_field(name, DataType.INT64)
+            schema.add_field(value, DataType.DOUBLE)
         schema.add_field("metadata", DataType.JSON)
         schema.add_field("plane", DataType.BINARY_VECTOR, dim=bits or 8 * len(NO_BITS))
         spread = {"num_partitions": partitions} if partitions else {}

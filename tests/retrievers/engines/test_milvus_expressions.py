@@ -13,7 +13,7 @@ from support.servers import VECTORS
 
 from rarebit import And, Compare, Filter, Ids, Not, Or
 from rarebit.retrievers.collection.filters import matches
-from rarebit.retrievers.engines.milvus.expressions import Condition, compared_form
+from rarebit.retrievers.engines.milvus.expressions import Condition
 from rarebit.retrievers.engines.milvus.names import Names, key_of
 
 HOSTILE = ['"', "\\", '\\"', "'", "\n", '" or true or "', 'x") or (row_id > 0', "é", "日本語", "\u2028", "{}%s", "a" * 600, ""]
@@ -74,21 +74,6 @@ class TestExpressions:
         assert all(Condition("t", tree).is_exact for tree in exact)
         assert Condition("t", Compare("f", "eq", 1)).unsure is not None
         assert Condition("t", Compare("f", "ne", 1)).unsure is None
-
-    def test_the_form_that_is_compared(self) -> None:
-        form, is_odd = compared_form({"a": True, "b": {"c": 2.0, "d": None}, "e": "x", "f": [1, None], "g": 2**60, "q\n": 1})
-        assert not is_odd
-        assert form == {
-            "*": ["a", "b", "b.c", "b.d", "e", "f", "g"],
-            "$": ["e"],
-            "a": 1,
-            "b": True,
-            "b.c": 2,
-            "e": "x",
-            "f": True,
-            "g": True,
-        }
-        assert compared_form({"a.b": 1, "a": {"b": 2}}) == ({}, True)
 
 
 class TestNames:
