@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rarebit import Collection
-from rarebit.retrievers.engines.milvus.connections import load_lite
+from rarebit.retrievers.engines.milvus.connections import Connections, load_lite
 
 SERVER = "RAREBIT_TEST_MILVUS"
 """Of the environment: the address of a server to test with, in place of a file."""
@@ -50,6 +50,11 @@ def dropped(collection: Any) -> None:
 def client_of(collection: Any) -> Any:
     """Give the client of pymilvus that a collection asks."""
     return collection._engine._connections._connected()
+
+
+def asked_as_server(monkeypatch: Any) -> None:
+    """Ask a file as a server is asked: also in it rows can be found by their keys."""
+    monkeypatch.setattr(Connections, "is_file", False)
 
 
 def rows_there(collection: Any) -> list[str]:

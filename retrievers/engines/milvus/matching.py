@@ -118,7 +118,7 @@ def _named(rows: Rows, condition: Condition, fields: Sequence[str]) -> Iterator[
     """Give rows of which so few may match that they are asked for at once."""
     needed = _needed(condition, fields)
     with suppress(TooLargeError):
-        found = rows.some(condition.text, [*needed, "key", "row_id"], FETCHED + 1)
+        found = rows.few(condition.text, [*needed, "key", "row_id"], FETCHED + 1)
         if len(found) <= FETCHED:
             return _looked_at(condition, iter(found))
     return _in_order(rows, condition, fields)  # they are too large, or beside those that are named there are odd ones

@@ -212,9 +212,17 @@ class Rows:
             return {**self._as_numbered(first, fields), **self._as_numbered(second, fields)}
 
     def _by_key(self, numbered: Sequence[Numbered], fields: Sequence[str], level: str) -> dict[Numbered, Found]:
-        named: dict[str, Any] = {"limit": len(numbered), "consistency_level": level}
-        found = self._ask(keys_in(each.key for each in numbered), fields, **named)
+        found = self.few(keys_in(each.key for each in numbered), fields, len(numbered), level)
         return {_numbered(row): row for row in found}
+
+    def few(self, text: str, fields: Sequence[str], most: int, level: str = STRONG) -> list[Found]:
+        """Give fields other than the bits of at most so many of the rows that match, in no order, where these are few."""
+        if not self._connections.is_file:
+            return self._ask(text, fields, limit=most, consistency_level=level)
+        # For a query Milvus Lite goes over all keys, for a search over the rows that match; any bits find these, near or far.
+        plane = self._connections.call("describe_collection", self.name)["fields"][-1]
+        (found,) = self._search([bytes(plane["params"]["dim"] // 8)], text, most, fields, level)
+        return self.completed(found) if PACKED in fields else found
 
     def _ask(self, text: str, fields: Sequence[str], **named: Any) -> list[Found]:
         asked = list(dict.fromkeys(fields))
@@ -244,7 +252,7 @@ class Rows:
     def _rest(self, long: Sequence[Numbered]) -> dict[Numbered, list[str]]:
         """Give what is missing of long rows, of half as many at a time where it is too large."""
         try:
-            found = self._ask(_as_found(long), ["key", "row_id", "more"])
+            found = self.few(_as_found(long), ["key", "row_id", "more"], len(long))
         except TooLargeError as error:
             first, second = _halves(long, error)
             return {**self._rest(first), **self._rest(second)}
@@ -252,17 +260,8 @@ class Rows:
 
     def nearest(self, planes: Codes, text: str, count: int) -> list[list[Found]]:
         """Give, for each of (q, bits / 8) queries, the rows with the fewest other bits; long ones are cut."""
-        given: dict[str, Any] = {
-            "data": [plane.tobytes() for plane in planes],
-            "anns_field": "plane",
-            "filter": text,
-            "limit": min(count, MOST),
-            "output_fields": [PACKED],
-            "search_params": {"metric_type": "HAMMING"},
-            "consistency_level": SESSION,
-        }
         try:
-            found = self._connections.call("search", self.name, **given)
+            return self._search([plane.tobytes() for plane in planes], text, min(count, MOST), [PACKED], SESSION)
         except TooLargeError as error:
             if len(planes) == 1:
                 raise EngineLimitError(
@@ -270,13 +269,24 @@ class Rows:
                 ) from None
             half = len(planes) // 2
             return [own for part in (planes[:half], planes[half:]) for own in self.nearest(part, text, count)]
-        return [[_of_hit(hit) for hit in own] for own in found]
+
+    def _search(self, planes: list[bytes], text: str, count: int, fields: Sequence[str], level: str) -> list[list[Found]]:
+        given: dict[str, Any] = {
+            "data": planes,
+            "anns_field": "plane",
+            "filter": text,
+            "limit": count,
+            "output_fields": [name for name in dict.fromkeys(fields) if name != "key"],
+            "search_params": {"metric_type": "HAMMING"},
+            "consistency_level": level,
+        }
+        return [[_of_hit(hit) for hit in own] for own in self._connections.call("search", self.name, **given)]
 
 
 def _of_hit(hit: dict[str, Any]) -> Found:
-    """Give a row that was found by its bits: the key comes with it anyhow, and each field that is asked for takes its time."""
+    """Give a row that a search found: the key comes with it anyhow, and each field that is asked for takes its time."""
     key = hit["key"] if "key" in hit else hit["id"]  # Milvus Lite does not tell the name of the key's field
-    return {"key": key, PACKED: hit["entity"][PACKED]}
+    return {"key": key, **hit["entity"]}
 
 
 def _numbered(row: Found) -> Numbered:

@@ -21,7 +21,7 @@ pytest.importorskip("milvus_lite", reason="Milvus in a file comes from a package
 
 import grpc
 from pymilvus import DataType, MilvusClient, MilvusException
-from support.milvus import client_of, connected, dropped
+from support.milvus import asked_as_server, client_of, connected, dropped
 from support.servers import IDS, TEXTS, VECTORS
 
 from rarebit import Collection
@@ -202,6 +202,7 @@ class TestErrors:
         self, milvus_collection: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         milvus_collection.add(VECTORS[:100], ids=IDS[:100], texts=TEXTS[:100])
+        asked_as_server(monkeypatch)
         plain = client_of(milvus_collection).query
 
         def limited(*given: Any, **named: Any) -> Any:

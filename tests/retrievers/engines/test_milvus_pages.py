@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ pytest.importorskip("pymilvus", reason="Milvus needs the extra milvus")
 pytest.importorskip("milvus_lite", reason="Milvus in a file comes from a package")
 
 from pymilvus import MilvusException
-from support.milvus import client_of, connected
+from support.milvus import SERVER, asked_as_server, client_of, connected
 from support.servers import IDS, METADATAS, ROWS, TEXTS, VECTORS
 
 from rarebit import And, Collection, Compare, Ids
@@ -22,6 +23,7 @@ from rarebit.retrievers.engines.milvus.connections import Connections, TooLargeE
 from rarebit.retrievers.engines.milvus.packed import PACKED, row_of
 from rarebit.retrievers.engines.milvus.rows import SESSION, Rows
 
+METHODS = ["query", *([] if SERVER in os.environ else ["search"])]
 LARGE = MilvusException(65535, "query results exceed the maxOutputSize Limit 104857600")
 
 
@@ -39,6 +41,13 @@ def around(
     """Do something in place of a method of the client, which is given along with what it was called with by name."""
     plain = getattr(client_of(collection), method)
     monkeypatch.setattr(client_of(collection), method, lambda *given, **named: work(lambda: plain(*given, **named), named))
+
+
+def through(monkeypatch: pytest.MonkeyPatch, collection: Any, method: str, work: Callable[..., Any]) -> None:
+    """Do something in place of the method by which rows are found by their keys."""
+    if method == "query":
+        asked_as_server(monkeypatch)
+    around(monkeypatch, collection, method, work)
 
 
 class TestManyIds:
@@ -65,13 +74,43 @@ class TestManyIds:
 
         def watch(plain: Callable[[], Any], named: Any) -> Any:
             found = plain()
-            seen.append(len(found) if "packed" in named["output_fields"] else 0)
+            seen.append(named["limit"] if "packed" in named["output_fields"] else 0)
             return found
 
-        around(monkeypatch, many, "query", watch)
+        for method in ("query", "search"):
+            around(monkeypatch, many, method, watch)
         found = many._engine.rows("", Ids(tuple(IDS)), limit=100)
         assert [row.id for _, row in found] == IDS[:100]
-        assert sum(seen) <= 110
+        assert 100 <= sum(seen) <= 110
+
+
+class TestKeys:
+    @pytest.mark.skipif(SERVER in os.environ, reason="a server is asked by key")
+    def test_a_file_is_searched_for_them(self, milvus_collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        milvus_collection.add(VECTORS[:20], ids=IDS[:20], texts=["old" * 30_000, *TEXTS[1:20]])
+
+        def count(plain: Callable[[], Any], named: Any) -> Any:
+            assert named["output_fields"] == ["count(*)"]
+            return plain()
+
+        around(monkeypatch, milvus_collection, "query", count)
+        assert [row.text for row in milvus_collection.get([*IDS[19::-1], "none"])] == [*TEXTS[19:0:-1], "old" * 30_000]
+        assert np.abs(milvus_collection.vectors(IDS[:20]) - VECTORS[:20]).max() < 0.01
+        assert milvus_collection.get(["none"]) == []
+        milvus_collection.add(VECTORS[20:22], ids=IDS[:2], texts=["new" * 30_000, "new"])
+        assert milvus_collection.delete(IDS[2:4]) == 2
+        assert [len(row.text) for row in milvus_collection.get(IDS[:4])] == [90_000, 3]
+        assert np.abs(milvus_collection.vectors(IDS[:2]) - VECTORS[20:22]).max() < 0.01
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_as_many_as_are_asked_for(self, milvus_collection: Any, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+        through(monkeypatch, milvus_collection, method, lambda plain, named: plain())
+        vectors = np.random.default_rng(0).standard_normal((1500, 4)).astype(np.float32)
+        ids = [f"n{row}" for row in range(1500)]
+        milvus_collection.add(vectors, ids=ids)
+        assert [row.id for row in milvus_collection.get(ids)] == ids
+        milvus_collection.delete(ids[::2])
+        assert [row.id for row in milvus_collection.get(ids)] == ids[1::2]
 
 
 class TestNumbers:
@@ -119,6 +158,7 @@ class TestOthers:
         def behind(plain: Callable[[], Any], named: Any) -> Any:
             return old if named.get("consistency_level") == SESSION else plain()
 
+        asked_as_server(monkeypatch)
         around(monkeypatch, milvus_collection, "query", behind)
         assert [row.text for row in milvus_collection.iterate()] == ["new"] * 3
 
@@ -139,33 +179,43 @@ class TestOthers:
 
 
 class TestSizes:
-    def test_long_texts_of_a_search_come_in_parts(self, milvus_collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_long_texts_of_a_search_come_in_parts(
+        self, milvus_collection: Any, monkeypatch: pytest.MonkeyPatch, method: str
+    ) -> None:
         texts = [f"{row:03}" * 7000 for row in range(20)]
         milvus_collection.add(VECTORS[:20], ids=IDS[:20], texts=texts)
         rows = Rows(milvus_collection._engine._connections, milvus_collection._engine._steps.seen.rows)
+        seen: list[int] = []
 
         def limited(plain: Callable[[], Any], named: Any) -> Any:
             found = plain()
-            if "more" in named["output_fields"] and len(found) > 3:
+            if "more" in named["output_fields"] and named["limit"] > 3:
+                seen.append(named["limit"])
                 raise LARGE
             return found
 
-        around(monkeypatch, milvus_collection, "query", limited)
+        through(monkeypatch, milvus_collection, method, limited)
         found = rows.nearest(np.zeros((1, 1), np.uint8), "row_id >= 0", 20)[0]
         assert {row_of(row).text for row in rows.completed(found)} == set(texts)
+        assert seen[:2] == [20, 10]
 
-    def test_milvus_own_limit_of_an_answer(self, milvus_collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_milvus_own_limit_of_an_answer(self, milvus_collection: Any, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
         milvus_collection.add(VECTORS[:100], ids=IDS[:100], texts=TEXTS[:100])
 
         def limited(plain: Callable[[], Any], named: Any) -> Any:
             found = plain()
-            if "packed" in named["output_fields"] and len(found) > 7:
+            if "packed" in named["output_fields"] and len(found if method == "query" else found[0]) > 7:
+                seen.append(named["limit"])
                 raise LARGE
             return found
 
-        around(monkeypatch, milvus_collection, "query", limited)
+        seen: list[int] = []
+        through(monkeypatch, milvus_collection, method, limited)
         assert [row.text for row in milvus_collection.iterate()] == TEXTS[:100]
         assert [row.text for row in milvus_collection.get(IDS[:50])] == TEXTS[:50]
+        assert seen
 
 
 class TestErrors:
