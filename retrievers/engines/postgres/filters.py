@@ -57,7 +57,9 @@ class Condition:
     def _of(self, tree: Filter) -> str:
         match tree:
             case And(children=children):
-                return _joined("AND", map(self._of, children), _ALWAYS)
+                ranges, others = _split(children)
+                parts = [self._within_bounds(field, bounds) for field, bounds in ranges.items()]
+                return _joined("AND", [*parts, *map(self._of, others)], _ALWAYS)
             case Or(children=children):
                 return _joined("OR", map(self._of, children), _NEVER)
             case Not(child=child):
@@ -86,8 +88,8 @@ class Condition:
             return f"(NOT {filled} OR {found})"
         if len(readings) > 1:
             return found
-        if leaf.op in _COMPARED and isinstance(leaf.value, int | float):
-            return f"({self._number(readings[0], _COMPARED[leaf.op], leaf.value, leaf.field)} AND {readings[0]} IS NOT NULL)"
+        if _is_bound(leaf):
+            return self._within_bounds(leaf.field, [leaf])
         equal = leaf.value if leaf.op == "in" else [leaf.value] if leaf.op == "eq" else []
         if equal and all(isinstance(each, str | int | float) for each in equal):
             return self._contained(leaf.field, equal)
@@ -99,18 +101,20 @@ class Condition:
         documents = [json.dumps(escaped({field: each})) for each in (*map(_plain, wanted), *also)]
         return f"(metadata @> ANY({self._given(documents)}::jsonb[]))"
 
-    def _number(self, value: str, sign: str, wanted: float, field: str | None = None) -> str:
-        """Compare with a number as Python does, to which True is 1 and False is 0.
+    def _within_bounds(self, field: str, bounds: Sequence[Compare]) -> str:
+        """Say that a field is a number within some bounds, in words that indexes over the field and over the column find.
 
-        With the name of the field it says so in words that indexes over the field and over the column find.
+        The bounds are said together: each by itself is true of all rows on one side of it, and of some booleans, for which an
+        index over numbers is no help.
         """
-        held = [f"(jsonb_typeof({value}) = 'number' AND {value} {sign} {self._json(_plain(wanted))})"]
-        booleans = [each for each in (False, True) if _PYTHON[sign](each, wanted)]
-        if field is None:
-            held += [f"{value} = {self._json(each)}" for each in booleans]
-        else:
-            held += [f"metadata @> {self._json({field: each})}" for each in booleans]
-        return _joined("OR", held, _NEVER)
+        (value,) = self._readings(field)
+        said = [(_COMPARED[bound.op], bound.value) for bound in bounds]
+        held = [self._numbers(value, said), *(f"metadata @> {self._json({field: each})}" for each in _booleans(said))]
+        return f"({_joined('OR', held, _NEVER)} AND {value} IS NOT NULL)"
+
+    def _numbers(self, value: str, bounds: Sequence[tuple[str, float]]) -> str:
+        compared = " AND ".join(f"{value} {sign} {self._json(_plain(wanted))}" for sign, wanted in bounds)
+        return f"(jsonb_typeof({value}) = 'number' AND {compared})"
 
     def _holds(self, leaf: Compare, value: str) -> str:
         """Say whether one value that is there, and is not null, fulfils a comparison."""
@@ -154,7 +158,8 @@ class Condition:
     def _ordered(self, value: str, sign: str, wanted: Any) -> str:
         if isinstance(wanted, str):
             return self._of_string(value, f"{sign} {self._text(wanted)}")
-        return self._number(value, sign, wanted)
+        held = [f"{value} = {self._json(each)}" for each in _booleans([(sign, wanted)])]
+        return _joined("OR", [self._numbers(value, [(sign, wanted)]), *held], _NEVER)
 
     def _within(self, value: str, wanted: str) -> str:
         return self._of_string(value, f"IS NOT NULL AND strpos({_string(value)}, {self._text(wanted)}) > 0")
@@ -170,6 +175,28 @@ class Condition:
             )
         for keys in _parted(name.split(".")):
             yield f"(metadata{''.join(f' -> {self._text(key)}' for key in keys)})"
+
+
+def _is_bound(tree: Filter) -> bool:
+    """Whether it compares a field, whose name can be read in one way, with a number."""
+    return isinstance(tree, Compare) and tree.op in _COMPARED and isinstance(tree.value, int | float) and "." not in tree.field
+
+
+def _split(children: Sequence[Filter]) -> tuple[dict[str, list[Compare]], list[Filter]]:
+    """Take the bounds of numbers together, by their fields; gives what is left as well."""
+    bounds: dict[str, list[Compare]] = {}
+    others: list[Filter] = []
+    for child in children:
+        if isinstance(child, Compare) and _is_bound(child):
+            bounds.setdefault(child.field, []).append(child)
+        else:
+            others.append(child)
+    return bounds, others
+
+
+def _booleans(bounds: Sequence[tuple[str, float]]) -> list[bool]:
+    """Give the booleans within bounds, as Python sees it, to which True is 1 and False is 0."""
+    return [each for each in (False, True) if all(_PYTHON[sign](each, wanted) for sign, wanted in bounds)]
 
 
 def _plain(number: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from psycopg import sql
 
 from rarebit.retrievers.engines.engine import Kept
-from rarebit.retrievers.engines.postgres import statements
+from rarebit.retrievers.engines.postgres import schema, statements
 from rarebit.retrievers.engines.postgres.connections import Connection
 from rarebit.retrievers.engines.postgres.escaping import escaped
 from rarebit.retrievers.engines.postgres.kept_table import KeptTable
@@ -50,9 +50,13 @@ def build(runner: Runner, table: KeptTable, connection: Connection, kept: Kept) 
 
 def build_over_field(runner: Runner, connection: Connection, field: str) -> None:
     """Build an index over the numbers of a field, unless there is one, and let the server count how often they are there."""
-    name = sql.Identifier("field_" + blake2b(field.encode("utf-8", "replace"), digest_size=8).hexdigest())
-    filled = sql.SQL(statements.FIELD_INDEX).format(schema=runner.identifier, name=name, field=sql.Literal(escaped(field)))
-    connection.execute(filled)
+    name = "field_" + blake2b(field.encode("utf-8", "replace"), digest_size=8).hexdigest()
+    for statement, own in (
+        (statements.FIELD_INDEX, sql.Identifier(name)),
+        (statements.FIELD_KINDS, sql.Identifier(schema.PREFIX + runner.name, name)),
+    ):
+        filled = sql.SQL(statement).format(schema=runner.identifier, name=own, field=sql.Literal(escaped(field)))
+        connection.execute(filled)
     connection.execute(runner.formatted(statements.ANALYZE))
 
 
