@@ -68,7 +68,9 @@ class Coding:
             scores: Scores = self.vectors(stored) @ query
             return scores
         codes, fine = self._codes(stored), self._fine(stored)
-        return self.codec.scores(self.codec.prepare_queries(query[np.newaxis]), codes) + self.tier.part(fine) @ query
+        scores = self.codec.scores(self.codec.prepare_queries(query[np.newaxis]), codes)
+        scores += self.tier.part(fine) @ query
+        return scores
 
     def _codes(self, stored: Sequence[StoredCode | Candidate]) -> Codes:
         codes: Codes = self._stacked([each.code for each in stored], self.codec.code_size)

@@ -51,12 +51,10 @@ def build(runner: Runner, table: KeptTable, connection: Connection, kept: Kept) 
 def build_over_field(runner: Runner, connection: Connection, field: str) -> None:
     """Build an index over the numbers of a field, unless there is one, and let the server count how often they are there."""
     name = "field_" + blake2b(field.encode("utf-8", "replace"), digest_size=8).hexdigest()
-    for statement, own in (
-        (statements.FIELD_INDEX, sql.Identifier(name)),
-        (statements.FIELD_KINDS, sql.Identifier(schema.PREFIX + runner.name, name)),
-    ):
-        filled = sql.SQL(statement).format(schema=runner.identifier, name=own, field=sql.Literal(escaped(field)))
-        connection.execute(filled)
+    given = {"schema": runner.identifier, "field": sql.Literal(escaped(field))}
+    connection.execute(sql.SQL(statements.FIELD_INDEX).format(name=sql.Identifier(name), **given))
+    kinds = sql.Identifier(schema.PREFIX + runner.name, name)  # statistics are in no table's schema by themselves
+    connection.execute(sql.SQL(statements.FIELD_KINDS).format(name=kinds, **given))
     connection.execute(runner.formatted(statements.ANALYZE))
 
 

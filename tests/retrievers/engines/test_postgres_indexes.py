@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from psycopg import sql
 from support.postgres import admin, connected, schema_of
 from support.servers import FOUND, IDS, METADATAS, QUERIES, ROWS, TEXTS, VECTORS, recall
 
-from rarebit import Collection, Compare
+from rarebit import And, Collection, Compare
 from rarebit.errors import InputError
 from rarebit.retrievers.engines.postgres.filters import Condition
 
@@ -107,20 +108,26 @@ class TestIndex:
                 ("gt", 1e300),
                 ("lt", True),
             ]
-            asked = [Compare("it's", sign, bound) for sign, bound in bounds]  # type: ignore[arg-type]
+            asked: list[Any] = [Compare("it's", sign, bound) for sign, bound in bounds]  # type: ignore[arg-type]
             before = [{row.id for row in collection.iterate(each)} for each in asked]
             assert before == [{str(at) for at, value in enumerate(values) if holds(value, *bound)} for bound in bounds]
             collection.index_field("it's")
             collection.index_field("it's")
             assert [{row.id for row in collection.iterate(each)} for each in asked] == before
-            condition = Condition(asked[0], "")
+            for one, other in combinations(range(len(asked)), 2):
+                both = {row.id for row in collection.iterate(And(asked[one], asked[other], Compare("it's", "ne", 3)))}
+                assert both == (before[one] & before[other]) - {"3"}
+            condition = Condition(And(Compare("it's", "gte", 300), Compare("it's", "lt", 310)), "")
             with admin(postgres) as server:
                 server.execute("SET enable_seqscan = off")
                 select = sql.SQL("EXPLAIN SELECT id FROM {}.rows WHERE tenant = '' AND ").format(
                     sql.Identifier(schema_of(collection))
                 )
                 plan = server.execute(select + sql.SQL(condition.sql), condition.parameters).fetchall()  # type: ignore[arg-type]
-            assert "using field_" in str(plan)
+            (index,) = [line for (line,) in plan if "Index Cond" in line]
+            assert "field_" in str(plan)
+            assert ">= '300'" in index
+            assert "< '310'" in index
             collection.add([[1.0, 0.0]], ids=["long"], metadatas=[{"it's": "y" * 100_000}])
             for wrong in ("", "a.b"):
                 with pytest.raises(InputError, match="wanted the name of a field"):
