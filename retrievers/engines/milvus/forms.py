@@ -32,7 +32,7 @@ STRINGS: Final = "$"
 """Under this key: the names of those that hold a string."""
 
 SLOTS: Final = [(f"f{number}", f"v{number}") for number in range(10)]
-"""Field and value. Milvus Lite writes names with every row, and one of these costs a hundredth of what writing a row takes."""
+"""Field and value. Milvus Lite writes names with every row: each slot adds some 45 bytes, and three hundredths of the time."""
 
 LONGEST_STRING: Final = 500
 MOST_ELEMENTS: Final = 500
