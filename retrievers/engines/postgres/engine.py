@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from psycopg import sql
 
 from rarebit.arrays import Codes
-from rarebit.errors import InputError
+from rarebit.errors import InputError, LockedError
 from rarebit.retrievers.collection.filters import Filter, Ids
 from rarebit.retrievers.collection.records import Row
 from rarebit.retrievers.collection.settings import EmbeddingFingerprint
@@ -112,7 +112,8 @@ class PostgresEngine(RemoteEngine):
     def tune(self, generation: int, candidates: int, rows: int) -> None:
         """As :class:`RemoteEngine` says; more, if the index finds too little by so many."""
         self._table.tune(generation, candidates, rows)
-        self._runner.call(lambda connection: self._runner.run(connection, statements.ANALYZE_FIELDS))
+        with suppress(LockedError):  # somebody else is counting, or the server itself
+            self._runner.call(lambda connection: self._runner.run(connection, statements.ANALYZE_FIELDS))
         self._tune_to_index()
 
     def put(self, tenant: str, generation: int, batches: Callable[[], Iterable[Sequence[NewRow]]]) -> None:

@@ -73,6 +73,14 @@ class TestIndex:
             after = collection._engine.kept(fresh=True)
             assert (after.candidates, after.tuned_rows) == (before.candidates, before.tuned_rows) != (777, 5)
 
+    def test_somebody_who_counts_the_rows_is_not_waited_for(self, postgres: str) -> None:
+        with connected(postgres, training_minimum=500, timeout=1) as collection, admin(postgres) as other:
+            collection.add(VECTORS[:600], ids=IDS[:600])
+            other.autocommit = False
+            other.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema_of(collection), "rows")))
+            collection._engine.tune(collection._engine.kept().generation, 777, 600)
+            assert collection._engine.kept().candidates == 777
+
     def test_those_who_come_anew_know_how_much_there_is(self, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("rarebit.retrievers.engines.training.AUTOMATIC", 0)
         with connected(postgres, training_minimum=500) as collection:
