@@ -15,7 +15,7 @@ TEXTS = [f"passage number {row}" for row in range(ROWS)]
 METADATAS: list[dict[str, Any]] = [{"row": row, "half": row % 2} for row in range(ROWS)]
 IDS = [str(row) for row in range(ROWS)]
 
-FOUND = 0.95
+FOUND = 0.96
 """Share of the ten best that is found in any case: candidates are measured on samples drawn by chance, and graphs have layers
 drawn by chance. In 25 trainings it was .985 on average, and .975 to .995."""
 
